@@ -1,0 +1,93 @@
+//! An [`Address`] is one end of a conversation, as the kernel named it.
+//!
+//! It is what a handler sees in [`Peer`](crate::Peer), what a listener says it is bound to, and what a datagram is
+//! sent to. What a person types, before any name is resolved, is an [`Endpoint`](crate::Endpoint) instead.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+/// One end of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address and a port, with the scope where it is a link-local one.
+    Ip(SocketAddr),
+    /// A socket in the file system; see unix(7).
+    UnixPath(Arc<Path>),
+    /// A name in Linux's abstract socket namespace, without the leading NUL; see unix(7).
+    UnixAbstract(Arc<[u8]>),
+    /// Any other name that a transport gives its ends: a memory name, a subject, a child process.
+    Named(Arc<str>),
+    /// An end without a name, as a Unix client that never bound has.
+    Unnamed,
+}
+
+impl Address {
+    /// The IP address and port, where this is one.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Ip(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// What the address belongs to: `IPv4`, `IPv6`, `IPv4-mapped` (an IPv4 peer on an IPv6 socket), `unix` or `named`.
+    pub fn family(&self) -> &'static str {
+        match self {
+            Address::Ip(SocketAddr::V4(_)) => "IPv4",
+            Address::Ip(SocketAddr::V6(address)) if address.ip().to_ipv4_mapped().is_some() => "IPv4-mapped",
+            Address::Ip(SocketAddr::V6(_)) => "IPv6",
+            Address::UnixPath(_) | Address::UnixAbstract(_) => "unix",
+            Address::Named(_) | Address::Unnamed => "named",
+        }
+    }
+
+    /// A name of that text.
+    pub fn named(name: impl AsRef<str>) -> Self {
+        Address::Named(Arc::from(name.as_ref()))
+    }
+
+    /// The IP address alone, an IPv4-mapped one as the IPv4 address that it is.
+    pub fn canonical_ip(&self) -> Option<IpAddr> {
+        self.ip().map(|address| address.ip().to_canonical())
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Address::Ip(address)
+    }
+}
+
+/// As an endpoint's authority is written: what is printed here can be typed again.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::UnixPath(path) => crate::escape::Escaped::new(path.as_os_str().as_encoded_bytes()).fmt(f),
+            Address::UnixAbstract(name) => write!(f, "@{}", crate::escape::Escaped::new(name)),
+            Address::Named(name) => crate::escape::Escaped::new(name.as_bytes()).fmt(f),
+            Address::Unnamed => f.write_str("unnamed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_family_of_an_ipv4_peer_on_an_ipv6_socket_is_told_apart() {
+        let family = |text: &str| Address::Ip(text.parse().unwrap()).family();
+        assert_eq!(family("127.0.0.1:1"), "IPv4");
+        assert_eq!(family("[::1]:1"), "IPv6");
+        assert_eq!(family("[::ffff:127.0.0.1]:1"), "IPv4-mapped");
+    }
+
+    #[test]
+    fn a_name_in_an_address_cannot_forge_a_line() {
+        assert_eq!(Address::UnixAbstract(Arc::from(&b"a\nb"[..])).to_string(), "@a\\nb");
+    }
+}

@@ -1,0 +1,65 @@
+//! What can go wrong in a conversation, as a handler sees it.
+//!
+//! Each operation has its own error type beside it ([`EndpointError`](crate::EndpointError),
+//! [`ResolveError`](crate::ResolveError), [`BindError`](crate::BindError), [`ConnectError`](crate::ConnectError));
+//! this is the one of a session. All messages are lowercase fragments that read after "failed to …:".
+
+use std::io;
+
+use crate::framing::FramingError;
+
+/// The result of a step in a conversation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a conversation could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The link failed: reset by the peer, unreachable, broken.
+    #[error("the link failed: {0}")]
+    Link(#[from] io::Error),
+    /// Bytes came that the framing does not allow, or a message was given that it cannot carry.
+    #[error("{0}")]
+    Framing(#[from] FramingError),
+    /// A message is longer than the link or its limit allows. Sizes in bytes.
+    #[error("a message of {size} bytes is over the limit of {limit}")]
+    TooLong {
+        /// The size of the message.
+        size: usize,
+        /// The most that may be sent or received.
+        limit: usize,
+    },
+    /// The session is over: nothing can be sent any more.
+    #[error("the session is closed")]
+    Closed,
+    /// A layer could not open: a handshake failed or broke its protocol.
+    #[error("the {layer} handshake failed: {reason}")]
+    Handshake {
+        /// The layer's name.
+        layer: &'static str,
+        /// What it met.
+        reason: String,
+    },
+    /// The handler gave up, in its own words.
+    #[error("{0}")]
+    Handler(String),
+}
+
+impl Error {
+    /// An error of the handler's own.
+    pub fn handler(reason: impl Into<String>) -> Self {
+        Error::Handler(reason.into())
+    }
+
+    /// Whether the peer merely went away, which is no fault of anybody's.
+    pub fn is_disconnect(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+        match self {
+            Error::Link(error) => {
+                matches!(error.kind(), BrokenPipe | ConnectionReset | ConnectionAborted | NotConnected | UnexpectedEof)
+            }
+            Error::Closed => true,
+            _ => false,
+        }
+    }
+}

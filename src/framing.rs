@@ -1,0 +1,67 @@
+//! A [`Framing`] turns a stream of bytes into messages and back. It is pure: no I/O, no clock, no state of its own.
+//!
+//! One framing serves all sessions of a listener. What a session must remember between reads (how far the buffer was
+//! searched already) it keeps itself, and passes in.
+//!
+//! # Bounds
+//! A framing is made with the size of the largest message. A message that would be longer is an error as soon as that
+//! is certain, so that no more than one message is ever held.
+
+use bytes::{Bytes, BytesMut};
+
+/// Cuts messages out of bytes, and wraps messages into bytes.
+pub trait Framing: Send + Sync {
+    /// Takes the first message off the front of `input`; `None` leaves `input` as it is and asks for more.
+    ///
+    /// `searched` starts at 0 for each message. A framing that looks for an end may store there how many bytes it has
+    /// looked through in vain, so that a message that comes a byte at a time costs no more than one that comes at once.
+    fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError>;
+
+    /// What the bytes that are left mean when the peer will send no more: a last message, nothing, or an error.
+    /// Called until it gives `None`.
+    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError>;
+
+    /// Appends the message, given in parts, to `output`. On an error `output` is as it was.
+    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError>;
+}
+
+/// Why bytes are no message, or a message cannot be put into bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FramingError {
+    /// A message over the limit. Sizes in bytes.
+    #[error("a message of {size} bytes or more is over the limit of {limit}")]
+    TooLong {
+        /// How long it is, at least.
+        size: usize,
+        /// The most that is allowed.
+        limit: usize,
+    },
+    /// Bytes that the framing does not allow.
+    #[error("the bytes are not {framing}: {reason}")]
+    Malformed {
+        /// The framing's name.
+        framing: &'static str,
+        /// What is wrong, without the bytes themselves.
+        reason: &'static str,
+    },
+    /// The stream ended inside a message.
+    #[error("the stream ended inside a message, {missing} bytes or more before its end")]
+    Incomplete {
+        /// How many bytes are missing, at least.
+        missing: usize,
+    },
+    /// A message that this framing cannot carry, such as one with a line feed in `lines`.
+    #[error("{framing} cannot carry this message: {reason}")]
+    Unencodable {
+        /// The framing's name.
+        framing: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// The length in bytes of a message that is given in parts.
+pub fn length(parts: &[&[u8]]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
+}

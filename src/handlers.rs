@@ -1,0 +1,3 @@
+//! The handlers that ship, a file each.
+
+pub mod hello;

@@ -1,0 +1,68 @@
+//! `hello`: the greeting that everything began with, in both dialects of the wire.
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::handler::{Handler, Needs, Sessions};
+use crate::options::OptionDoc;
+use crate::session::Session;
+
+/// Greets: `welcome` when a peer connects, `Hello X` for each X, until `exit`; on datagrams `Hello,X`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hello {
+    /// What a connecting peer is sent first; nothing where it is empty.
+    pub welcome: String,
+    /// What stands before the message in a reply.
+    pub word: String,
+    /// What stands between the word and the message on a connection.
+    pub separator: String,
+    /// The message that ends a connection.
+    pub exit: String,
+}
+
+/// The options of [`Hello`].
+pub const OPTIONS: &[OptionDoc] = &[
+    OptionDoc { name: "welcome", value: "TEXT", default: "welcome", help: "what a connecting peer is sent first" },
+    OptionDoc { name: "word", value: "TEXT", default: "Hello", help: "what stands before the message in a reply" },
+    OptionDoc {
+        name: "separator",
+        value: "TEXT",
+        default: "a space",
+        help: "what stands between word and message on a connection; a comma on datagrams",
+    },
+    OptionDoc { name: "exit", value: "TEXT", default: "exit", help: "the message that ends a connection" },
+];
+
+impl Default for Hello {
+    fn default() -> Self {
+        Hello { welcome: "welcome".into(), word: "Hello".into(), separator: " ".into(), exit: "exit".into() }
+    }
+}
+
+#[async_trait]
+impl Handler for Hello {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        let connected = session.peer().connected();
+        if connected && !self.welcome.is_empty() {
+            session.send(self.welcome.as_bytes()).await?;
+        }
+        let separator = if connected { self.separator.as_bytes() } else { b"," };
+        while let Some(message) = session.recv().await? {
+            if connected && message == self.exit {
+                break;
+            }
+            session.send_parts(&[self.word.as_bytes(), separator, &message]).await?;
+        }
+        Ok(())
+    }
+
+    fn sessions(&self) -> Sessions {
+        Sessions::Shared
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { responder: true, ..Needs::default() }
+    }
+}

@@ -1,0 +1,42 @@
+//! Write a handler once, serve it over anything.
+//!
+//! A [`Transport`] moves messages, a [`Handler`] answers them, a [`Registry`] pairs any handler with any transport by
+//! name. This page is the map; `ARCHITECTURE.md` is the picture.
+
+pub mod address;
+mod builtin;
+pub mod endpoint;
+pub mod error;
+pub mod escape;
+pub mod framing;
+pub mod framings;
+pub mod handler;
+pub mod handlers;
+pub mod layer;
+pub mod layers;
+pub mod limits;
+pub mod link;
+pub mod options;
+pub mod registry;
+pub mod service;
+pub mod session;
+pub mod transport;
+pub mod transports;
+pub mod verdict;
+
+pub use address::Address;
+pub use endpoint::{Authority, Endpoint, EndpointError};
+pub use error::{Error, Result};
+pub use framing::{Framing, FramingError};
+pub use handler::{Conversation, Handler, Needs, Sessions, handler_fn, reply_fn};
+pub use layer::Layer;
+pub use limits::Limits;
+pub use link::{ByteStream, Capabilities, Link, MessageStream, Opened, Peer, Route};
+pub use registry::{Registry, ResolveError};
+pub use service::{DialError, Dialler, Service};
+pub use session::{PushError, Pusher, Session};
+pub use transport::{Acceptor, BindError, ConnectError, DatagramSocket, Listener, Transport};
+pub use verdict::Verdict;
+
+#[doc(hidden)]
+pub use bytes;

@@ -1,0 +1,3 @@
+//! The `greetd` binary.
+
+fn main() {}

@@ -1,0 +1,166 @@
+//! A [`Session`] is one conversation, as its handler sees it: messages in, messages out.
+//!
+//! It owns what every handler would otherwise repeat, each in a file of its own: framing ([`framed`]), buffers that an
+//! idle conversation does not hold ([`buffers`]), backpressure and half-close ([`wire`]), unprompted messages
+//! ([`pusher`]).
+//!
+//! # When is it written?
+//! [`send`](Session::send) takes the message into a buffer. The buffer is written when the handler waits, for the next
+//! message or for anything else, so a batch of pipelined requests is answered in one write. A handler that sends more
+//! than [`WATERMARK`] bytes waits until the peer has taken them: this is how a slow reader stops its own handler and
+//! nobody else.
+//!
+//! # Who closes?
+//! `recv` gives `None` when the peer will send no more, when the conversation was idle for too long, or when the
+//! server drains. The handler may still send; when it returns, what it sent is flushed and the conversation closed.
+
+mod buffers;
+mod framed;
+mod pusher;
+mod wire;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::framing::Framing;
+use crate::link::{Link, Opened, Peer};
+
+pub use framed::Framed;
+pub use pusher::{PushError, Pusher};
+pub(crate) use wire::{SharedSocket, Totals, Wire, WireLink, WireRef};
+
+/// How many bytes may wait to be written before `send` waits too.
+pub const WATERMARK: usize = 64 * 1024;
+
+/// One conversation. See the module's documentation for its rules.
+pub struct Session {
+    wire: WireRef,
+    peer: Peer,
+}
+
+impl Session {
+    /// A session over an open link; bytes need a framing, messages need none.
+    ///
+    /// Servers make their sessions themselves; this is for clients and for tests.
+    pub fn new(opened: Opened, framing: Option<Arc<dyn Framing>>) -> Result<Self> {
+        let link = match (opened.link, framing) {
+            (Link::Bytes(io), Some(framing)) => WireLink::Framed(Framed::new(io, framing)),
+            (Link::Bytes(_), None) => return Err(Error::handler("a stream of bytes needs a framing")),
+            (Link::Messages(messages), _) => WireLink::Messages(messages),
+        };
+        Ok(Session::over(link, opened.peer))
+    }
+
+    pub(crate) fn over(link: WireLink, peer: Peer) -> Self {
+        Session { wire: WireRef::new(Wire::new(link)), peer }
+    }
+
+    pub(crate) fn wire(&self) -> &WireRef {
+        &self.wire
+    }
+
+    /// Who is at the other end. In a [shared](crate::Sessions::Shared) session: who sent the last message.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The next message; `None` when there will be none. What was sent before is written while this waits.
+    ///
+    /// Cancel-safe: when the future is dropped, as `select!` does, no message is lost.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// [`recv`](Self::recv) for poll-based code.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        self.wire.lock().poll_recv(cx, &mut self.peer)
+    }
+
+    /// Sends one message. Waits only while more than [`WATERMARK`] bytes have not been taken by the peer.
+    pub async fn send(&mut self, message: &[u8]) -> Result<()> {
+        self.send_parts(&[message]).await
+    }
+
+    /// Sends one message that is given in parts, without joining them first.
+    pub async fn send_parts(&mut self, parts: &[&[u8]]) -> Result<()> {
+        poll_fn(|cx| self.wire.lock().poll_send(cx, parts, &self.peer)).await
+    }
+
+    /// Waits until all that was sent is written. Seldom needed: see the module's documentation.
+    pub async fn flush(&mut self) -> Result<()> {
+        poll_fn(|cx| self.wire.lock().poll_flush(cx)).await
+    }
+
+    /// Says that no more will be sent, where the transport can say that (half-close); receiving goes on.
+    pub async fn finish(&mut self) -> Result<()> {
+        poll_fn(|cx| self.wire.lock().poll_finish(cx)).await
+    }
+
+    /// Ends the conversation in order: writes what was sent, half-closes, and, where the peer has not ended its side,
+    /// reads on for a moment, so that what it was sending does not destroy what it has yet to read.
+    pub async fn close(mut self) -> Result<()> {
+        let closed = self.finish().await;
+        if closed.is_ok() {
+            wire::linger(&self.wire).await;
+        }
+        closed
+    }
+
+    /// A handle to send to this peer from another task or another session, as long as the session lasts.
+    pub fn pusher(&self) -> Pusher {
+        Pusher::new(&self.wire, &self.peer)
+    }
+
+    /// Both directions apart, for handlers that wait on either at the same time.
+    pub fn split(&mut self) -> (Receiving<'_>, Sending<'_>) {
+        let sending = Sending { wire: &self.wire, peer: self.peer.clone() };
+        (Receiving { wire: &self.wire, peer: &mut self.peer }, sending)
+    }
+}
+
+/// The link is closed with the session, even while a [`Pusher`] to it is still held.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.wire.lock().close();
+    }
+}
+
+/// The receiving direction of a session; see [`Session::split`].
+pub struct Receiving<'a> {
+    wire: &'a WireRef,
+    peer: &'a mut Peer,
+}
+
+impl Receiving<'_> {
+    /// As [`Session::recv`].
+    pub async fn recv(&mut self) -> Result<Option<Bytes>> {
+        poll_fn(|cx| self.wire.lock().poll_recv(cx, self.peer)).await
+    }
+}
+
+/// The sending direction of a session; see [`Session::split`].
+pub struct Sending<'a> {
+    wire: &'a WireRef,
+    peer: Peer,
+}
+
+impl Sending<'_> {
+    /// As [`Session::send`].
+    pub async fn send(&mut self, message: &[u8]) -> Result<()> {
+        poll_fn(|cx| self.wire.lock().poll_send(cx, &[message], &self.peer)).await
+    }
+
+    /// As [`Session::flush`].
+    pub async fn flush(&mut self) -> Result<()> {
+        poll_fn(|cx| self.wire.lock().poll_flush(cx)).await
+    }
+
+    /// As [`Session::finish`].
+    pub async fn finish(&mut self) -> Result<()> {
+        poll_fn(|cx| self.wire.lock().poll_finish(cx)).await
+    }
+}

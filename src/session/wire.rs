@@ -1,0 +1,278 @@
+//! What a session, its driver and its pushers share: the link, and the state that rules it.
+//!
+//! The lock is held for the length of one poll and is contended only when another task pushes, so a message costs two
+//! uncontended locks. It is what allows the engine to write when the handler waits for something else, a pusher to
+//! send without a task and a channel per session, and the two directions of a session to run apart.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::WATERMARK;
+use super::framed::Framed;
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::framing;
+use crate::link::{MessageStream, Peer};
+use crate::transport::Datagram;
+
+/// How long, and how many messages, a closed session reads on; see [`linger`].
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_MESSAGES: usize = 1024;
+
+/// A datagram socket that one session answers for all peers.
+pub(crate) trait SharedSocket: Send {
+    /// The next datagram that may be answered; `None` when the socket is no more.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Datagram>>;
+    /// Takes a datagram to that peer, from that address of ours.
+    fn start_send(&mut self, parts: &[&[u8]], remote: &Address, local: &Address) -> Result<()>;
+    fn buffered(&self) -> usize;
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// How messages come and go.
+pub(crate) enum WireLink {
+    Framed(Framed),
+    Messages(Box<dyn MessageStream>),
+    Shared(Box<dyn SharedSocket>),
+}
+
+/// What a session moved, for the events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+pub(crate) struct Wire {
+    /// Gone once the session is closed.
+    link: Option<WireLink>,
+    totals: Totals,
+    /// Set while the handler waits for a message: only then does the idle clock run.
+    receiving: bool,
+    /// The peer will send no more.
+    peer_ended: bool,
+    /// We will send no more.
+    finished: bool,
+    /// `recv` gives `None` as soon as nothing is there to be received.
+    ending: bool,
+    /// Set by each write that moved something; the write clock looks at it.
+    progressed: bool,
+    /// The task that runs the session, to be woken when another one pushed.
+    driver: Option<Waker>,
+    /// Tasks that wait for room to push.
+    pub(super) pushers: Vec<Waker>,
+}
+
+impl Wire {
+    pub(super) fn new(link: WireLink) -> Self {
+        Wire {
+            link: Some(link),
+            totals: Totals::default(),
+            receiving: false,
+            peer_ended: false,
+            finished: false,
+            ending: false,
+            progressed: false,
+            driver: None,
+            pushers: Vec::new(),
+        }
+    }
+
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Poll<Result<Option<Bytes>>> {
+        let polled = match &mut self.link {
+            None => return Poll::Ready(Ok(None)),
+            Some(_) if self.peer_ended => return Poll::Ready(Ok(None)),
+            Some(WireLink::Framed(framed)) => framed.poll_recv(cx),
+            Some(WireLink::Messages(messages)) => messages.poll_recv(cx),
+            Some(WireLink::Shared(socket)) => socket.poll_recv(cx).map(|datagram| {
+                Ok(datagram.map(|datagram| {
+                    peer.remote = datagram.remote;
+                    peer.local = datagram.local;
+                    datagram.payload
+                }))
+            }),
+        };
+        match polled {
+            Poll::Ready(Ok(Some(message))) => {
+                self.receiving = false;
+                self.totals.messages_in += 1;
+                self.totals.bytes_in += message.len() as u64;
+                Poll::Ready(Ok(Some(message)))
+            }
+            Poll::Ready(other) => {
+                self.receiving = false;
+                self.peer_ended = true;
+                Poll::Ready(other)
+            }
+            Poll::Pending if self.ending => Poll::Ready(Ok(None)),
+            Poll::Pending => {
+                self.receiving = true;
+                // The handler waits: now is the time to write. Whether it could all be written does not matter here,
+                // and a failure will be met again by whoever reads or writes next.
+                match self.poll_flush(cx) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    _ => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]], peer: &Peer) -> Poll<Result<()>> {
+        if self.buffered() >= WATERMARK {
+            if let Poll::Ready(flushed) = self.poll_flush(cx) {
+                flushed?;
+            } else if self.buffered() >= WATERMARK {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(self.start_send(parts, &peer.remote, &peer.local))
+    }
+
+    /// Takes a message without waiting.
+    pub(super) fn start_send(&mut self, parts: &[&[u8]], remote: &Address, local: &Address) -> Result<()> {
+        match &mut self.link {
+            Some(_) if self.finished => return Err(Error::Closed),
+            None => return Err(Error::Closed),
+            Some(WireLink::Framed(framed)) => framed.start_send(parts)?,
+            Some(WireLink::Messages(messages)) => messages.start_send(parts)?,
+            Some(WireLink::Shared(socket)) => socket.start_send(parts, remote, local)?,
+        }
+        self.totals.messages_out += 1;
+        self.totals.bytes_out += framing::length(parts) as u64;
+        Ok(())
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let before = self.buffered();
+        let polled = match &mut self.link {
+            // Nothing to write, and nobody to ask: the common case of a poll that only read.
+            None => Poll::Ready(Ok(())),
+            Some(_) if before == 0 => Poll::Ready(Ok(())),
+            Some(WireLink::Framed(framed)) => framed.poll_flush(cx),
+            Some(WireLink::Messages(messages)) => messages.poll_flush(cx),
+            Some(WireLink::Shared(socket)) => socket.poll_flush(cx).map(Ok),
+        };
+        let after = self.buffered();
+        if after < before {
+            self.progressed = true;
+            if after < WATERMARK {
+                self.pushers.drain(..).for_each(Waker::wake);
+            }
+        }
+        polled
+    }
+
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let before = self.buffered();
+        let polled = match &mut self.link {
+            None => Poll::Ready(Ok(())),
+            Some(WireLink::Framed(framed)) => framed.poll_finish(cx),
+            Some(WireLink::Messages(messages)) => messages.poll_finish(cx),
+            Some(WireLink::Shared(socket)) => socket.poll_flush(cx).map(Ok),
+        };
+        self.finished = true;
+        self.progressed |= self.buffered() < before;
+        polled
+    }
+
+    /// How many bytes wait to be written.
+    pub(crate) fn buffered(&self) -> usize {
+        match &self.link {
+            None => 0,
+            Some(WireLink::Framed(framed)) => framed.buffered(),
+            Some(WireLink::Messages(messages)) => messages.buffered(),
+            Some(WireLink::Shared(socket)) => socket.buffered(),
+        }
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.receiving
+    }
+
+    pub(crate) fn peer_ended(&self) -> bool {
+        self.peer_ended
+    }
+
+    /// Whether something was written since this was last asked.
+    pub(crate) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progressed)
+    }
+
+    /// From now on `recv` gives `None` instead of waiting.
+    pub(crate) fn end(&mut self) {
+        self.ending = true;
+    }
+
+    /// Remembers whom to wake when something was pushed.
+    pub(crate) fn set_driver(&mut self, waker: &Waker) {
+        if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(waker)) {
+            self.driver = Some(waker.clone());
+        }
+    }
+
+    pub(super) fn wake_driver(&self) {
+        if let Some(driver) = &self.driver {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// Drops the link. Whoever still wants to push hears that the session is closed.
+    pub(crate) fn close(&mut self) {
+        self.link = None;
+        self.driver = None;
+        self.pushers.drain(..).for_each(Waker::wake);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.link.is_none() || self.finished
+    }
+}
+
+/// A wire in common hands.
+#[derive(Clone)]
+pub(crate) struct WireRef(Arc<Mutex<Wire>>);
+
+impl WireRef {
+    pub(super) fn new(wire: Wire) -> Self {
+        WireRef(Arc::new(Mutex::new(wire)))
+    }
+
+    /// A panic while the lock was held concerns this session alone, which its driver ends: the state stays usable.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Wire> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads and drops what the peer still sends, for a moment. Closing a TCP socket with unread data resets the
+/// connection, and the reset may overtake the last reply (RFC 1122, 4.2.2.13); this lets the peer read it first.
+pub(super) async fn linger(wire: &WireRef) {
+    let deadline = Instant::now() + LINGER_TIME;
+    let drain = std::future::poll_fn(|cx| {
+        for _ in 0..LINGER_MESSAGES {
+            let mut wire = wire.lock();
+            if wire.peer_ended {
+                return Poll::Ready(());
+            }
+            let polled = match &mut wire.link {
+                Some(WireLink::Framed(framed)) => framed.poll_recv(cx),
+                Some(WireLink::Messages(messages)) => messages.poll_recv(cx),
+                Some(WireLink::Shared(_)) | None => return Poll::Ready(()),
+            };
+            if !matches!(ready!(polled), Ok(Some(_))) {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Ready(())
+    });
+    let _ = tokio::time::timeout_at(deadline, drain).await;
+}

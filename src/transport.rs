@@ -1,0 +1,197 @@
+//! A [`Transport`] moves messages: it binds a [`Listener`] or connects a [`Link`].
+//!
+//! # Life cycle
+//! 1. The registry makes a transport from an endpoint's options; nothing is opened yet.
+//! 2. [`Transport::bind`] opens the listening socket with every option set before it, [`Transport::connect`] dials.
+//! 3. A listener yields conversations ([`Acceptor`]) or datagrams ([`DatagramSocket`]) until it is dropped.
+//!
+//! # Two steps to a connection
+//! [`Acceptor::poll_accept`] never waits for the peer: it yields an [`Incoming`], which the engine finishes with
+//! [`Incoming::open`] in the session's own task, under its clock and holding its permit. A slow handshake therefore
+//! delays nobody else.
+//!
+//! # Writing one
+//! `examples/transport.rs` is a complete one; [`testing::transport_conforms`](crate::testing::transport_conforms)
+//! checks it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::address::Address;
+use crate::endpoint::Endpoint;
+use crate::link::{Capabilities, Link};
+
+/// A way to carry messages.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// What it can do; asked before anything is bound.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Opens the endpoint to be called.
+    async fn bind(&self, at: &Endpoint) -> Result<Listener, BindError>;
+
+    /// Calls the endpoint.
+    async fn connect(&self, to: &Endpoint) -> Result<Dialled, ConnectError>;
+}
+
+/// What a bind yields.
+pub enum Listener {
+    /// Conversations, each with a link of its own.
+    Connections(Box<dyn Acceptor>),
+    /// Datagrams from anybody on one socket.
+    Datagrams(Box<dyn DatagramSocket>),
+}
+
+impl Listener {
+    /// The address that the kernel gave: with the port that it chose where 0 was asked for.
+    pub fn local(&self) -> Address {
+        match self {
+            Listener::Connections(acceptor) => acceptor.local(),
+            Listener::Datagrams(socket) => socket.local(),
+        }
+    }
+}
+
+/// What a call yields: the link and its two ends.
+pub struct Dialled {
+    /// The link.
+    pub link: Link,
+    /// This end.
+    pub local: Address,
+    /// The other end.
+    pub remote: Address,
+}
+
+/// Yields the conversations that peers begin.
+pub trait Acceptor: Send {
+    /// The address that it listens on.
+    fn local(&self) -> Address;
+
+    /// The next conversation, `None` when no more can come (a single inherited connection, a closed memory listener).
+    /// Cancel-safe, and never waits for a peer. An error is classified by its errno: see the server's accept loop.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Box<dyn Incoming>>>>;
+}
+
+/// A conversation that was accepted and is not yet open. Dropping it closes it.
+#[async_trait]
+pub trait Incoming: Send {
+    /// Who calls, as far as it is known before opening: limits are held against it.
+    fn remote(&self) -> &Address;
+
+    /// Makes the link, in the session's own task.
+    async fn open(self: Box<Self>) -> io::Result<Dialled>;
+}
+
+/// One datagram that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Datagram {
+    /// What it carries.
+    pub payload: Bytes,
+    /// Who sent it.
+    pub remote: Address,
+    /// To which address it was sent: a reply leaves from there.
+    pub local: Address,
+    /// Whether the end of it is missing. Such a datagram is counted and never handed to a handler.
+    pub truncated: bool,
+}
+
+/// One or more datagrams of the same size to the same peer.
+#[derive(Debug, Clone, Copy)]
+pub struct Transmit<'a> {
+    /// To whom.
+    pub remote: &'a Address,
+    /// From which of our addresses: the one that was asked.
+    pub local: &'a Address,
+    /// The datagrams, one after another.
+    pub payload: &'a [u8],
+    /// The size of each of them in bytes; the last may be shorter. Never 0: an empty payload is one empty datagram.
+    pub segment: usize,
+}
+
+/// A socket that datagrams come to and leave from, in batches.
+pub trait DatagramSocket: Send {
+    /// The address that it is bound to.
+    fn local(&self) -> Address;
+
+    /// How many datagrams of one size a [`Transmit`] may hold: 1 where the transport has no batches.
+    fn max_segments(&self) -> usize {
+        1
+    }
+
+    /// Appends what came, at least one datagram. An error never ends the socket's loop: it is counted.
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>>;
+
+    /// Sends, and says how many bytes of the payload are gone: whole datagrams, at least one. Waits only for room in
+    /// this socket's own buffer; a peer that has no room is an error of kind `WouldBlock`, and its datagram is lost.
+    fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>>;
+}
+
+/// Why an endpoint could not be bound: the system call that failed, and what it said.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to bind {endpoint}: {call}: {source}")]
+pub struct BindError {
+    /// The endpoint at fault, without its options.
+    pub endpoint: String,
+    /// The step that failed, for example `bind(127.0.0.1:8080)` or `setsockopt(SO_BINDTODEVICE)`.
+    pub call: String,
+    /// What it said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl BindError {
+    /// A failure of a named step.
+    pub fn new(at: &Endpoint, call: impl Into<String>, source: io::Error) -> Self {
+        BindError { endpoint: at.brief(), call: call.into(), source }
+    }
+
+    /// An endpoint that this transport cannot take at all, in words.
+    pub fn unsuitable(at: &Endpoint, reason: impl Into<String>) -> Self {
+        BindError::new(at, "address", io::Error::new(io::ErrorKind::InvalidInput, reason.into()))
+    }
+}
+
+/// Why an endpoint could not be called: every address that was tried, and what each said.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to connect to {endpoint}: {}", describe(.attempts))]
+pub struct ConnectError {
+    /// The endpoint at fault, without its options.
+    pub endpoint: String,
+    /// What was tried, in order; never empty.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One address that was tried.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The step that failed, for example `connect([::1]:8080)` or `resolve(example.org)`.
+    pub call: String,
+    /// What it said.
+    pub error: io::Error,
+}
+
+impl ConnectError {
+    /// A failure of a single step.
+    pub fn new(to: &Endpoint, call: impl Into<String>, error: io::Error) -> Self {
+        ConnectError { endpoint: to.brief(), attempts: vec![Attempt { call: call.into(), error }] }
+    }
+
+    /// An endpoint that this transport cannot take at all, in words.
+    pub fn unsuitable(to: &Endpoint, reason: impl Into<String>) -> Self {
+        ConnectError::new(to, "address", io::Error::new(io::ErrorKind::InvalidInput, reason.into()))
+    }
+
+    /// The error that decides: the last one.
+    pub fn decisive(&self) -> Option<&io::Error> {
+        self.attempts.last().map(|attempt| &attempt.error)
+    }
+}
+
+fn describe(attempts: &[Attempt]) -> String {
+    let each: Vec<String> = attempts.iter().map(|attempt| format!("{}: {}", attempt.call, attempt.error)).collect();
+    each.join("; ")
+}

@@ -1,0 +1,1 @@
+//! The transports that ship, a file each, and the socket options that they share.
