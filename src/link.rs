@@ -28,7 +28,8 @@ pub trait MessageStream: Send {
     /// later.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>>;
 
-    /// Takes one message, given in parts, into the buffer.
+    /// Takes one message, given in parts, into the buffer. What is more than may be sent to this peer now is an
+    /// [`Error::TooLong`](crate::Error::TooLong) with the limit; nothing is taken then, and the stream goes on.
     fn start_send(&mut self, parts: &[&[u8]]) -> Result<()>;
 
     /// How many bytes were taken and are not yet written.
