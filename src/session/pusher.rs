@@ -59,20 +59,27 @@ impl Pusher {
 
     /// Sends one message, waiting while the peer has not taken what it was sent before.
     pub async fn push(&self, parts: &[&[u8]]) -> Result<(), PushError> {
-        poll_fn(|cx| match self.try_push(parts) {
-            Err(PushError::Full) => {
-                let mut wire = self.wire.lock();
-                if wire.buffered() < WATERMARK {
-                    // Room came between the two locks.
-                    cx.waker().wake_by_ref();
-                } else if !wire.pushers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                    wire.pushers.push(cx.waker().clone());
-                }
-                Poll::Pending
+        loop {
+            match self.try_push(parts) {
+                Err(PushError::Full) => self.ready().await,
+                done => return done,
             }
-            done => Poll::Ready(done),
+        }
+    }
+
+    /// Waits until there is room for a message, or the session is over.
+    pub async fn ready(&self) {
+        poll_fn(|cx| {
+            let mut wire = self.wire.lock();
+            if wire.is_closed() || wire.buffered() < WATERMARK {
+                return Poll::Ready(());
+            }
+            if !wire.pushers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                wire.pushers.push(cx.waker().clone());
+            }
+            Poll::Pending
         })
-        .await
+        .await;
     }
 
     /// Whether the session is over.
