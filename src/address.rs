@@ -49,6 +49,16 @@ impl Address {
         Address::Named(Arc::from(name.as_ref()))
     }
 
+    /// Whether it can be trusted to be the sender's own: it is no IP address, or a loopback, private (RFC 1918),
+    /// unique-local (RFC 4193) or link-local one. Any other source of a datagram may be forged by anybody.
+    pub fn is_local(&self) -> bool {
+        match self.canonical_ip() {
+            None => true,
+            Some(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+            Some(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        }
+    }
+
     /// The IP address alone, an IPv4-mapped one as the IPv4 address that it is.
     pub fn canonical_ip(&self) -> Option<IpAddr> {
         self.ip().map(|address| address.ip().to_canonical())
@@ -84,6 +94,19 @@ mod tests {
         assert_eq!(family("127.0.0.1:1"), "IPv4");
         assert_eq!(family("[::1]:1"), "IPv6");
         assert_eq!(family("[::ffff:127.0.0.1]:1"), "IPv4-mapped");
+    }
+
+    #[test]
+    fn a_source_from_the_internet_is_told_from_a_local_one() {
+        let local = |ip: &str| Address::Ip(SocketAddr::new(ip.parse().unwrap(), 1)).is_local();
+        for ip in ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.0.1", "::1", "fd00::1", "fe80::1"] {
+            assert!(local(ip), "{ip}");
+        }
+        for ip in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8", "0.0.0.0", "::"] {
+            assert!(!local(ip), "{ip}");
+        }
+        assert!(local("::ffff:10.0.0.1"));
+        assert!(Address::Unnamed.is_local());
     }
 
     #[test]
