@@ -9,6 +9,9 @@
 
 use bytes::{Bytes, BytesMut};
 
+/// The name of the framing that keeps no boundaries: what one read brings is a message.
+pub const RAW: &str = "raw";
+
 /// Cuts messages out of bytes, and wraps messages into bytes.
 pub trait Framing: Send + Sync {
     /// Takes the first message off the front of `input`; `None` leaves `input` as it is and asks for more.

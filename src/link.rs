@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::address::Address;
 use crate::error::Result;
+use crate::framing;
 
 /// A stream of bytes without boundaries, such as a TCP connection. `poll_shutdown` half-closes it.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -81,6 +82,13 @@ pub struct Route {
     pub framing: Option<String>,
     /// What the transport with its layers can do.
     pub capabilities: Capabilities,
+}
+
+impl Route {
+    /// Whether a message arrives as it was sent: the transport keeps boundaries, or a framing other than `raw` does.
+    pub fn keeps_messages(&self) -> bool {
+        self.capabilities.boundaries || self.framing.as_deref().is_some_and(|framing| framing != framing::RAW)
+    }
 }
 
 impl Peer {

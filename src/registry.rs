@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::endpoint::{Endpoint, EndpointError};
-use crate::framing::Framing;
+use crate::framing::{self, Framing};
 use crate::handler::{Handler, Needs};
 use crate::layer::Layer;
 use crate::limits::{self, Limits};
@@ -33,7 +33,7 @@ use crate::service::{Dialler, Service};
 use crate::transport::Transport;
 
 /// The framing of bytes where none is named.
-pub const DEFAULT_FRAMING: &str = "raw";
+pub const DEFAULT_FRAMING: &str = framing::RAW;
 
 /// A name, what stands behind it, and the options that it takes.
 #[derive(Debug, Clone, Copy)]
@@ -282,7 +282,7 @@ impl Registry {
         let name = name.into();
         let parts = self.resolve(endpoint)?;
         let needs = handler.needs();
-        let framed = parts.route.framing.as_deref().is_some_and(|framing| framing != DEFAULT_FRAMING);
+        let framed = parts.route.keeps_messages();
         if let Some(missing) = needs.missing(parts.route.capabilities, framed) {
             return Err(ResolveError::Mismatch { reason: self.explain_need(&name, endpoint, needs, missing, framed) });
         }
