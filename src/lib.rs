@@ -20,6 +20,7 @@ pub mod options;
 pub mod registry;
 pub mod service;
 pub mod session;
+pub mod timestamp;
 pub mod transport;
 pub mod transports;
 pub mod verdict;
