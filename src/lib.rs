@@ -12,6 +12,8 @@ pub mod framing;
 pub mod framings;
 pub mod handler;
 pub mod handlers;
+#[cfg(feature = "cli")]
+pub mod lab;
 pub mod layer;
 pub mod layers;
 pub mod limits;
