@@ -20,6 +20,7 @@ pub mod limits;
 pub mod link;
 pub mod options;
 pub mod registry;
+mod server;
 pub mod service;
 pub mod session;
 pub mod timestamp;

@@ -1,0 +1,3 @@
+//! The server: binds services, runs their sessions, drains them.
+
+pub(crate) mod guard;
