@@ -18,6 +18,8 @@ pub mod layer;
 pub mod layers;
 pub mod limits;
 pub mod link;
+#[cfg(feature = "cli")]
+pub mod machine;
 pub mod options;
 pub mod registry;
 mod server;
