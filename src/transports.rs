@@ -1,1 +1,3 @@
 //! The transports that ship, a file each, and the socket options that they share.
+
+pub mod socket;

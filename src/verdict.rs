@@ -126,7 +126,7 @@ fn is_unresolved(error: &io::Error) -> bool {
 pub struct Unresolved {
     /// The name.
     pub name: String,
-    /// The family that was asked for, such as `IPv4`; empty for any.
+    /// The family that was asked for: `IPv4`, `IPv6`, or `IP` for any.
     pub wanted: &'static str,
     /// What the resolver said.
     pub reason: String,
