@@ -119,6 +119,12 @@ struct Text {
 }
 
 impl Limits {
+    /// The same limits with clocks that never run out: for a session that lasts as long as its socket.
+    pub(crate) fn without_clocks(&self) -> Self {
+        const NEVER: Duration = Duration::from_secs(86_400 * 365);
+        Limits { idle_timeout: NEVER, write_timeout: NEVER, total_timeout: None, ..self.clone() }
+    }
+
     /// Reads them from an endpoint's options; what is left out keeps its default.
     pub fn read(options: &Options) -> Result<Self, OptionError> {
         let text: Text = options.read()?;

@@ -41,6 +41,12 @@ pub trait MessageStream: Send {
 
     /// Writes what was taken, then tells the peer that no more will come, where the link can say that.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
+    /// How many bytes may be sent in answer to the last message, where its sender may be somebody else than it claims.
+    /// What is longer is not sent.
+    fn reply_limit(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// What a transport or a layer hands on.

@@ -1,3 +1,271 @@
-//! The server: binds services, runs their sessions, drains them.
+//! The engine: serves any number of services until it is told to stop.
+//!
+//! # Life cycle
+//! 1. [`Server::serve`] adds services, which the [registry](crate::Registry) has checked; nothing is opened.
+//! 2. [`Server::bind`] opens every listener, all or none, and yields [`Bound`], which knows the addresses.
+//! 3. [`Bound::start`] begins to accept, on the caller's runtime, and yields [`Running`].
+//! 4. [`Running::drain`] stops accepting, lets idle sessions end at once and busy ones finish, cuts the rest at the
+//!    deadline, and yields [`Drained`] with both numbers.
+//!
+//! Addresses, shutdown, clock and runtime come from the caller; the engine has no global, takes no signal and never
+//! exits the process. Dropping [`Running`] cuts everything.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let registry = greetd::Registry::builtin();
+//! let service = registry.service(&"memory://greeting".parse()?, "hello")?;
+//! let running = greetd::Server::new().serve(service).bind().await?.start();
+//!
+//! let mut session = registry.dialler(&"memory://greeting".parse()?)?.dial().await?;
+//! assert_eq!(session.recv().await?.unwrap(), "welcome");
+//! session.send(b"Genji").await?;
+//! assert_eq!(session.recv().await?.unwrap(), "Hello Genji");
+//!
+//! let drained = running.drain(Duration::from_secs(1)).await;
+//! assert_eq!(drained.cut, 0);
+//! # Ok(()) }
+//! ```
 
-pub(crate) mod guard;
+mod accept;
+mod connection;
+mod conversation;
+mod datagrams;
+mod errno;
+mod guard;
+mod listening;
+mod outbox;
+mod peers;
+mod permits;
+mod shutdown;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::address::Address;
+use crate::event::{Counters, Event, Log, Observer};
+use crate::service::Service;
+use crate::transport::{BindError, Listener};
+use guard::OwnListeners;
+use listening::{Hub, Listening};
+
+/// Services that are to be served together.
+pub struct Server {
+    services: Vec<Service>,
+    max_sessions: usize,
+    workers: Vec<Handle>,
+    counters: Arc<Counters>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server::new()
+    }
+}
+
+impl Server {
+    /// A server without services, which logs its events and counts them.
+    pub fn new() -> Self {
+        Server {
+            services: Vec::new(),
+            max_sessions: usize::MAX,
+            workers: Vec::new(),
+            counters: Arc::default(),
+            observer: None,
+        }
+    }
+
+    /// Adds a service.
+    #[must_use]
+    pub fn serve(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// The most sessions at once over all listeners; each listener has its own limit beside it.
+    #[must_use]
+    pub fn max_sessions(mut self, most: usize) -> Self {
+        self.max_sessions = most;
+        self
+    }
+
+    /// Runtimes to spread connections over, in turn. Each connection stays on one of them, so no message ever crosses
+    /// threads; a datagram socket belongs to one of them as a whole. Without any, the runtime that starts the server
+    /// serves all.
+    #[must_use]
+    pub fn workers(mut self, workers: Vec<Handle>) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Who else is told of every event, besides the log and the counters.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Opens every listener, or none: on an error those that were opened are closed again.
+    pub async fn bind(self) -> Result<Bound, BindError> {
+        let counters = self.counters.clone();
+        let standard = (self.counters, Log::default());
+        let observer: Arc<dyn Observer> = match self.observer {
+            Some(observer) => Arc::new((standard, observer)),
+            None => Arc::new(standard),
+        };
+        let mut listeners = Vec::new();
+        for service in self.services {
+            let listener = service.transport.bind(&service.endpoint).await?;
+            listeners.push((service, listener));
+        }
+        let hub = Arc::new(Hub::new(observer, self.max_sessions, self.workers));
+        let listeners = listeners
+            .into_iter()
+            .map(|(service, listener)| {
+                let local = listener.local();
+                (Arc::new(Listening::new(service, local, hub.clone())), listener)
+            })
+            .collect();
+        Ok(Bound { hub, listeners, counters })
+    }
+}
+
+/// Open listeners that do not accept yet.
+pub struct Bound {
+    hub: Arc<Hub>,
+    listeners: Vec<(Arc<Listening>, Listener)>,
+    counters: Arc<Counters>,
+}
+
+/// A listener that is bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundListener {
+    /// Layers and transport.
+    pub scheme: String,
+    /// The address that the kernel gave.
+    pub address: Address,
+    /// The handler's name.
+    pub handler: String,
+}
+
+/// As `listening` lines show it: `udp://127.0.0.1:40123`.
+impl std::fmt::Display for BoundListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.address)
+    }
+}
+
+impl Bound {
+    /// The listeners, in the order in which their services were added.
+    pub fn listeners(&self) -> Vec<BoundListener> {
+        let described = |(listening, _): &(Arc<Listening>, Listener)| BoundListener {
+            scheme: listening.service.route.scheme.clone(),
+            address: listening.local.clone(),
+            handler: listening.service.handler_name.clone(),
+        };
+        self.listeners.iter().map(described).collect()
+    }
+
+    /// Begins to accept, in tasks of the current runtime and of the workers.
+    ///
+    /// # Panics
+    /// When it is called outside of a tokio runtime.
+    pub fn start(self) -> Running {
+        let own = Arc::new(OwnListeners::default());
+        own.replace(self.listeners.iter().map(|(listening, _)| listening.local.clone()));
+        let mut tasks = JoinSet::new();
+        for (listening, listener) in self.listeners {
+            listening
+                .observe(&Event::Listening { listener: &listening.name, handler: &listening.service.handler_name });
+            match listener {
+                Listener::Connections(acceptor) => {
+                    tasks.spawn(accept::run(listening, acceptor));
+                }
+                Listener::Datagrams(socket) => {
+                    tasks.spawn(datagrams::run(listening, socket, own.clone()));
+                }
+            }
+        }
+        Running { hub: self.hub, tasks, counters: self.counters, report: Report::default() }
+    }
+}
+
+/// A server at work. Dropping it cuts every session.
+pub struct Running {
+    hub: Arc<Hub>,
+    tasks: JoinSet<Report>,
+    counters: Arc<Counters>,
+    report: Report,
+}
+
+impl Running {
+    /// What was counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Waits until every listener has ended by itself: a single inherited connection is over, or all were given up.
+    /// Cancel-safe.
+    pub async fn ended(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            self.report.add(ended);
+        }
+    }
+
+    /// Stops accepting and waits for the sessions, to the deadline.
+    pub async fn drain(mut self, deadline: Duration) -> Drained {
+        self.hub.observer.observe(&Event::DrainStarted { deadline });
+        self.hub.shutdown.drain();
+        if tokio::time::timeout(deadline, self.ended()).await.is_err() {
+            self.hub.shutdown.cut();
+            self.ended().await;
+        }
+        let drained = Drained { finished: self.report.finished, cut: self.report.cut, failed: self.report.failed };
+        self.hub.observer.observe(&Event::DrainFinished { finished: drained.finished, cut: drained.cut });
+        drained
+    }
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Sessions that ended by themselves while the server ran and drained.
+    pub finished: usize,
+    /// Sessions that were cut at the deadline.
+    pub cut: usize,
+    /// Whether a listener had been given up.
+    pub failed: bool,
+}
+
+/// What became of one listener's sessions.
+#[derive(Debug, Default, Clone, Copy)]
+struct Report {
+    finished: usize,
+    cut: usize,
+    failed: bool,
+}
+
+impl Report {
+    fn count(&mut self, ended: &Result<(), JoinError>) {
+        match ended {
+            Err(error) if error.is_cancelled() => self.cut += 1,
+            _ => self.finished += 1,
+        }
+    }
+
+    fn add(&mut self, ended: Result<Report, JoinError>) {
+        match ended {
+            Ok(report) => {
+                self.finished += report.finished;
+                self.cut += report.cut;
+                self.failed |= report.failed;
+            }
+            // A listener's own task panicked: a bug, and it is no more.
+            Err(_) => self.failed = true,
+        }
+    }
+}

@@ -31,7 +31,7 @@ use crate::link::{Link, Opened, Peer};
 
 pub use framed::Framed;
 pub use pusher::{PushError, Pusher};
-pub(crate) use wire::{SharedSocket, Totals, Wire, WireLink, WireRef};
+pub(crate) use wire::{SharedSocket, Wire, WireLink, WireRef};
 
 /// How many bytes may wait to be written before `send` waits too.
 pub const WATERMARK: usize = 64 * 1024;
@@ -78,6 +78,14 @@ impl Session {
     /// [`recv`](Self::recv) for poll-based code.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         self.wire.lock().poll_recv(cx, &mut self.peer)
+    }
+
+    /// How many bytes may still be sent in answer to the last message; none where there is no such limit.
+    ///
+    /// On datagrams a responder must not answer a source that may be forged with much more than it was asked. What
+    /// exceeds the limit is not sent, and counted; a handler that could say more says less.
+    pub fn reply_limit(&self) -> Option<usize> {
+        self.wire.lock().reply_limit()
     }
 
     /// Sends one message. Waits only while more than [`WATERMARK`] bytes have not been taken by the peer.

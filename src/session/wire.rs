@@ -15,6 +15,7 @@ use super::WATERMARK;
 use super::framed::Framed;
 use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::event::Totals;
 use crate::framing;
 use crate::link::{MessageStream, Peer};
 use crate::transport::Datagram;
@@ -32,6 +33,10 @@ pub(crate) trait SharedSocket: Send {
     fn start_send(&mut self, parts: &[&[u8]], remote: &Address, local: &Address) -> Result<()>;
     fn buffered(&self) -> usize;
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// As [`MessageStream::reply_limit`].
+    fn reply_limit(&self) -> Option<usize>;
+    /// What is received already is the last that is received.
+    fn end(&mut self);
 }
 
 /// How messages come and go.
@@ -39,15 +44,6 @@ pub(crate) enum WireLink {
     Framed(Framed),
     Messages(Box<dyn MessageStream>),
     Shared(Box<dyn SharedSocket>),
-}
-
-/// What a session moved, for the events.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) messages_in: u64,
-    pub(crate) messages_out: u64,
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
 }
 
 pub(crate) struct Wire {
@@ -200,18 +196,26 @@ impl Wire {
         self.receiving
     }
 
-    pub(crate) fn peer_ended(&self) -> bool {
-        self.peer_ended
-    }
 
     /// Whether something was written since this was last asked.
     pub(crate) fn take_progress(&mut self) -> bool {
         std::mem::take(&mut self.progressed)
     }
 
+    pub(super) fn reply_limit(&self) -> Option<usize> {
+        match &self.link {
+            Some(WireLink::Messages(messages)) => messages.reply_limit(),
+            Some(WireLink::Shared(socket)) => socket.reply_limit(),
+            Some(WireLink::Framed(_)) | None => None,
+        }
+    }
+
     /// From now on `recv` gives `None` instead of waiting.
     pub(crate) fn end(&mut self) {
         self.ending = true;
+        if let Some(WireLink::Shared(socket)) = &mut self.link {
+            socket.end();
+        }
     }
 
     /// Remembers whom to wake when something was pushed.
@@ -225,6 +229,11 @@ impl Wire {
         if let Some(driver) = &self.driver {
             driver.wake_by_ref();
         }
+    }
+
+    /// Takes the link out, for another session.
+    pub(crate) fn take_link(&mut self) -> Option<WireLink> {
+        self.link.take()
     }
 
     /// Drops the link. Whoever still wants to push hears that the session is closed.

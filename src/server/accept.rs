@@ -1,0 +1,244 @@
+//! The accept loop of one listener: a permit, then a connection, then a task of its own for it.
+//!
+//! Nothing a peer does makes it wait: handshakes run in the session's task. No error ends it for good either:
+//! 1. An error that concerns one connection is skipped.
+//! 2. When descriptors or memory are exhausted it waits, 5 ms doubling to 1 s or until a session ends, and closes one
+//!    connection a round with the help of a spare descriptor, so that peers see a close rather than silence.
+//! 3. On any other error the listener is bound again, with back-off, at most [`REBINDS`] times in [`REBIND_WINDOW`].
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::connection;
+use super::errno;
+use super::listening::Listening;
+use crate::event::{AcceptFault, Event, Refusal};
+use crate::limits::WhenFull;
+use crate::transport::{Acceptor, Incoming, Listener};
+
+use super::Report;
+use super::permits::Permit;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const REBINDS: usize = 5;
+const REBIND_WINDOW: Duration = Duration::from_secs(60);
+const REBIND_PAUSE: Duration = Duration::from_millis(100);
+/// How many waiting connections are still taken when the server drains, before the listener is closed.
+const LAST_ACCEPTS: usize = 4096;
+
+/// Accepts until the server drains, the listener ends or is given up; then waits for the sessions.
+pub(super) async fn run(listening: Arc<Listening>, acceptor: Box<dyn Acceptor>) -> Report {
+    let mut accepting = Accepting {
+        sessions: JoinSet::new(),
+        report: Report::default(),
+        spare: Spare::new(),
+        pause: FIRST_PAUSE,
+        rebinds: VecDeque::new(),
+        listening,
+    };
+    let mut acceptor = Some(acceptor);
+    while let Some(mut current) = acceptor.take() {
+        match accepting.accept_all(&mut *current).await {
+            Stop::Draining => accepting.take_backlog(&mut *current),
+            Stop::Ended => {}
+            Stop::Broken(error) => {
+                drop(current);
+                acceptor = accepting.rebind(error).await;
+            }
+        }
+    }
+    accepting.finish().await
+}
+
+struct Accepting {
+    listening: Arc<Listening>,
+    sessions: JoinSet<()>,
+    report: Report,
+    spare: Spare,
+    pause: Duration,
+    /// When the listener was bound again, within the window.
+    rebinds: VecDeque<Instant>,
+}
+
+/// Why accepting stopped.
+enum Stop {
+    Draining,
+    /// The transport has no more connections to give.
+    Ended,
+    Broken(io::Error),
+}
+
+impl Accepting {
+    async fn accept_all(&mut self, acceptor: &mut dyn Acceptor) -> Stop {
+        loop {
+            let listening = self.listening.clone();
+            let next = async {
+                let permit = match listening.permits.take() {
+                    None if listening.service.limits.when_full == WhenFull::Wait => {
+                        Some(listening.permits.wait().await)
+                    }
+                    permit => permit,
+                };
+                (permit, poll_fn(|cx| acceptor.poll_accept(cx)).await)
+            };
+            let (permit, accepted) = tokio::select! {
+                biased;
+                () = listening.hub.shutdown.draining() => return Stop::Draining,
+                Some(ended) = self.sessions.join_next() => {
+                    self.report.count(&ended);
+                    continue;
+                }
+                next = next => next,
+            };
+            match accepted {
+                Ok(Some(incoming)) => self.admit(permit, incoming),
+                Ok(None) => return Stop::Ended,
+                Err(error) => {
+                    let class = errno::classify(&error);
+                    let name = &listening.name;
+                    listening.observe(&Event::AcceptFailed { listener: name, reason: class, error: &error });
+                    match class {
+                        AcceptFault::Transient => {}
+                        AcceptFault::Exhausted => self.wait_for_resources(acceptor, &error).await,
+                        AcceptFault::Fatal => return Stop::Broken(error),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins the session, or closes the connection with a reason that is counted.
+    fn admit(&mut self, permit: Option<Permit>, incoming: Box<dyn Incoming>) {
+        self.pause = FIRST_PAUSE;
+        // A session may have ended while the connection was awaited.
+        let Some(mut permit) = permit.or_else(|| self.listening.permits.take()) else {
+            return self.refuse(incoming, Refusal::MaxSessions);
+        };
+        if !self.listening.permits.admit_source(&mut permit, incoming.remote()) {
+            return self.refuse(incoming, Refusal::MaxSessionsPerIp);
+        }
+        let session = connection::run(self.listening.clone(), incoming, permit);
+        match self.listening.hub.worker() {
+            Some(worker) => self.sessions.spawn_on(session, worker),
+            None => self.sessions.spawn(session),
+        };
+    }
+
+    #[expect(clippy::boxed_local, reason = "dropping it closes the connection")]
+    fn refuse(&self, incoming: Box<dyn Incoming>, reason: Refusal) {
+        let remote = incoming.remote();
+        self.listening.observe(&Event::ConnectionRefused {
+            listener: &self.listening.name,
+            remote,
+            reason,
+            error: None,
+        });
+    }
+
+    async fn wait_for_resources(&mut self, acceptor: &mut dyn Acceptor, error: &io::Error) {
+        if errno::lacks_descriptor(error) && self.spare.give_up() {
+            if let Some(Ok(Some(incoming))) = poll_fn(|cx| acceptor.poll_accept(cx)).now_or_never() {
+                self.refuse(incoming, Refusal::NoDescriptor);
+            }
+            self.spare.take_back();
+        }
+        let hub = self.listening.hub.clone();
+        let pause = sleep(self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        tokio::select! {
+            () = pause => {}
+            () = hub.session_ended.notified() => {}
+            () = hub.shutdown.draining() => {}
+            Some(ended) = self.sessions.join_next() => self.report.count(&ended),
+        }
+        self.spare.take_back();
+    }
+
+    /// Takes what waits in the backlog already: closing the listener would reset it.
+    fn take_backlog(&mut self, acceptor: &mut dyn Acceptor) {
+        for _ in 0..LAST_ACCEPTS {
+            match poll_fn(|cx| acceptor.poll_accept(cx)).now_or_never() {
+                Some(Ok(Some(incoming))) => self.admit(None, incoming),
+                Some(Err(error)) if errno::classify(&error) == AcceptFault::Transient => {}
+                _ => return,
+            }
+        }
+    }
+
+    async fn rebind(&mut self, mut error: io::Error) -> Option<Box<dyn Acceptor>> {
+        let listening = self.listening.clone();
+        let mut pause = REBIND_PAUSE;
+        loop {
+            let now = Instant::now();
+            self.rebinds.retain(|at| now - *at < REBIND_WINDOW);
+            if self.rebinds.len() >= REBINDS {
+                listening.observe(&Event::ListenerFailed { listener: &listening.name, error: &error });
+                self.report.failed = true;
+                return None;
+            }
+            self.rebinds.push_back(now);
+            tokio::select! {
+                () = listening.hub.shutdown.draining() => return None,
+                () = sleep(pause) => {}
+            }
+            pause *= 2;
+            match listening.service.transport.bind(&listening.bound_endpoint()).await {
+                Ok(Listener::Connections(acceptor)) => {
+                    listening.observe(&Event::ListenerRebound { listener: &listening.name });
+                    return Some(acceptor);
+                }
+                Ok(Listener::Datagrams(_)) => error = io::Error::other("the transport now yields datagrams"),
+                Err(failed) => error = failed.source,
+            }
+        }
+    }
+
+    /// Waits for the sessions, to the drain's deadline.
+    async fn finish(mut self) -> Report {
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.sessions.join_next() => match ended {
+                    Some(ended) => self.report.count(&ended),
+                    None => return self.report,
+                },
+                () = self.listening.hub.shutdown.cutting() => break,
+            }
+        }
+        self.sessions.abort_all();
+        while let Some(ended) = self.sessions.join_next().await {
+            self.report.count(&ended);
+        }
+        self.report
+    }
+}
+
+/// A descriptor held for the moment when there is no other.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn new() -> Self {
+        let mut spare = Spare(None);
+        spare.take_back();
+        spare
+    }
+
+    fn give_up(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+
+    fn take_back(&mut self) {
+        if self.0.is_none() {
+            self.0 = File::open("/dev/null").ok();
+        }
+    }
+}

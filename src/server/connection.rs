@@ -1,0 +1,116 @@
+//! One connection, from its opening to its close, in a task of its own.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::conversation::{Ending, converse};
+use super::listening::Listening;
+use super::permits::Permit;
+use crate::address::Address;
+use crate::error::Error;
+use crate::event::{CloseReason, Event, Refusal, Totals};
+use crate::session::Session;
+use crate::transport::Incoming;
+
+/// Opens the connection, runs the handler and closes. The permit is held until the end.
+pub(super) async fn run(listening: Arc<Listening>, incoming: Box<dyn Incoming>, permit: Permit) {
+    let opened = Instant::now();
+    let Some(mut session) = open(&listening, incoming).await else { return };
+    let mut record = Record::begin(&listening, &session, opened);
+    let service = &listening.service;
+    let ending = converse(&*service.handler, &mut session, &service.limits, &listening.hub.shutdown, opened).await;
+    record.totals = session.wire().lock().totals();
+    if ending.orderly {
+        // The peer must take what is left, at its own speed and no longer than the write clock allows.
+        let _ = timeout(service.limits.write_timeout, session.close()).await;
+    }
+    record.end(ending);
+    drop(permit);
+    listening.hub.session_ended.notify_one();
+}
+
+/// Opens link and layers under the handshake clock. What fails here is counted and is no session.
+async fn open(listening: &Listening, incoming: Box<dyn Incoming>) -> Option<Session> {
+    let remote = incoming.remote().clone();
+    let (reason, error) = match within(listening.service.limits.handshake_timeout, async {
+        let dialled = incoming.open().await?;
+        listening.service.open(dialled).await
+    })
+    .await
+    {
+        Some(Ok(session)) => return Some(session),
+        Some(Err(error)) => (Refusal::HandshakeFailed, Some(error)),
+        None => (Refusal::HandshakeTimeout, None),
+    };
+    let error = error.as_ref().map(|error: &Error| error as &dyn crate::event::ErrorText);
+    listening.observe(&Event::ConnectionRefused { listener: &listening.name, remote: &remote, reason, error });
+    None
+}
+
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    timeout(limit, future).await.ok()
+}
+
+/// Tells of a session's beginning and, whatever happens to its task, of its end.
+pub(super) struct Record {
+    listening: Arc<Listening>,
+    session: u64,
+    remote: Address,
+    opened: Instant,
+    pub(super) totals: Totals,
+    ended: bool,
+}
+
+impl Record {
+    pub(super) fn begin(listening: &Arc<Listening>, session: &Session, opened: Instant) -> Self {
+        let record = Record {
+            listening: listening.clone(),
+            session: listening.hub.session_number(),
+            remote: session.peer().remote.clone(),
+            opened,
+            totals: Totals::default(),
+            ended: false,
+        };
+        listening.observe(&Event::SessionOpened {
+            session: record.session,
+            listener: &listening.name,
+            remote: &record.remote,
+        });
+        record
+    }
+
+    /// The session's number.
+    pub(super) fn number(&self) -> u64 {
+        self.session
+    }
+
+    pub(super) fn end(mut self, ending: Ending) {
+        self.tell(ending.reason, ending.error.as_deref());
+    }
+
+    fn tell(&mut self, reason: CloseReason, error: Option<&str>) {
+        self.ended = true;
+        self.listening.observe(&Event::SessionClosed {
+            session: self.session,
+            listener: &self.listening.name,
+            remote: &self.remote,
+            reason,
+            error: error.as_ref().map(|error| error as &dyn crate::event::ErrorText),
+            lasted: self.opened.elapsed(),
+            totals: self.totals,
+        });
+    }
+}
+
+/// The task was aborted at the drain's deadline, or panicked outside the handler.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.ended {
+            let reason = if std::thread::panicking() { CloseReason::Panicked } else { CloseReason::Cut };
+            self.tell(reason, None);
+        }
+    }
+}
