@@ -4,13 +4,20 @@
 //! searched already) it keeps itself, and passes in.
 //!
 //! # Bounds
-//! A framing is made with the size of the largest message. A message that would be longer is an error as soon as that
-//! is certain, so that no more than one message is ever held.
+//! A framing is made with the size of the largest message that it takes from a peer. One that would be longer is an
+//! error as soon as that is certain, so that no more than one message and [`OVERHEAD`] bytes are ever held. What the
+//! handler sends is its own affair: it is refused only where the format cannot carry it.
+//!
+//! # Writing one
+//! [`testing::framing_conforms`](crate::testing::framing_conforms) checks it.
 
 use bytes::{Bytes, BytesMut};
 
 /// The name of the framing that keeps no boundaries: what one read brings is a message.
 pub const RAW: &str = "raw";
+
+/// The most bytes that a framing may put around a message: headers, ends, padding.
+pub const OVERHEAD: usize = 64;
 
 /// Cuts messages out of bytes, and wraps messages into bytes.
 pub trait Framing: Send + Sync {
@@ -26,6 +33,11 @@ pub trait Framing: Send + Sync {
 
     /// Appends the message, given in parts, to `output`. On an error `output` is as it was.
     fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError>;
+
+    /// Whether the other side gets the messages as they were sent, whatever way the bytes between are cut.
+    fn boundaries(&self) -> bool {
+        true
+    }
 }
 
 /// Why bytes are no message, or a message cannot be put into bytes.

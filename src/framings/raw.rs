@@ -25,6 +25,10 @@ impl Framing for Raw {
         parts.iter().for_each(|part| output.extend_from_slice(part));
         Ok(())
     }
+
+    fn boundaries(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
