@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::framings::crlf::Crlf;
+use crate::framings::length::{Length, Prefix};
+use crate::framings::lines::{self, Lines};
+use crate::framings::netstring::Netstring;
 use crate::framings::raw::Raw;
+use crate::framings::varint::Varint;
+use crate::framings::{delimiter, fixed};
 use crate::handlers::hello::{self, Hello};
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
 
@@ -14,13 +20,55 @@ pub(crate) fn registry() -> Registry {
 }
 
 fn fill(registry: &mut Registry) -> Result<(), NameTaken> {
+    fill_framings(registry)?;
+    registry.add_handler(
+        Item::new("hello", "greets: welcome, Hello X for each X, until exit").with_options(hello::OPTIONS),
+        |hello: Hello, _| Ok(Arc::new(hello)),
+    )?;
+    Ok(())
+}
+
+fn fill_framings(registry: &mut Registry) -> Result<(), NameTaken> {
+    registry.add_framing(
+        Item::new("crlf", "a carriage return and a line feed end a message; neither may stand alone")
+            .with_options(lines::OPTIONS),
+        |settings: lines::Settings, largest| Ok(Arc::new(Crlf { longest: settings.longest(largest)? })),
+    )?;
+    registry.add_framing(
+        Item::new("delimiter", "bytes of your choice end a message").with_options(delimiter::OPTIONS),
+        |settings: delimiter::Settings, largest| Ok(Arc::new(settings.framing(largest)?)),
+    )?;
+    registry.add_framing(
+        Item::new("fixed", "every message has the same size").with_options(fixed::OPTIONS),
+        |settings: fixed::Settings, largest| Ok(Arc::new(settings.framing(largest)?)),
+    )?;
+    for (name, about, prefix) in [
+        ("length8", "one byte says the message's length", Prefix::U8),
+        ("length16", "two bytes, big-endian, say the message's length", Prefix::U16),
+        ("length16le", "two bytes, little-endian, say the message's length", Prefix::U16Le),
+        ("length32", "four bytes, big-endian, say the message's length", Prefix::U32),
+        ("length32le", "four bytes, little-endian, say the message's length", Prefix::U32Le),
+    ] {
+        registry.add_framing(Item::new(name, about), move |_: NoOptions, largest| {
+            Ok(Arc::new(Length { prefix, largest }))
+        })?;
+    }
+    registry.add_framing(
+        Item::new("lines", "a line feed ends a message; a carriage return before it is dropped")
+            .with_options(lines::OPTIONS),
+        |settings: lines::Settings, largest| Ok(Arc::new(Lines { longest: settings.longest(largest)? })),
+    )?;
+    registry.add_framing(
+        Item::new("netstring", "the length in decimal, a colon, the message, a comma: 5:hello,"),
+        |_: NoOptions, largest| Ok(Arc::new(Netstring { largest })),
+    )?;
     registry.add_framing(
         Item::new("raw", "bytes as they arrive: what one read brings is a message"),
         |_: NoOptions, largest| Ok(Arc::new(Raw { largest })),
     )?;
-    registry.add_handler(
-        Item::new("hello", "greets: welcome, Hello X for each X, until exit").with_options(hello::OPTIONS),
-        |hello: Hello, _| Ok(Arc::new(hello)),
+    registry.add_framing(
+        Item::new("varint", "the message's length before it, as unsigned LEB128"),
+        |_: NoOptions, largest| Ok(Arc::new(Varint { largest })),
     )?;
     Ok(())
 }

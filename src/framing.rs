@@ -80,3 +80,10 @@ pub enum FramingError {
 pub fn length(parts: &[&[u8]]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }
+
+/// Appends the message as it is: what every framing does between its header and its end.
+pub fn append(parts: &[&[u8]], output: &mut BytesMut) {
+    for part in parts {
+        output.extend_from_slice(part);
+    }
+}

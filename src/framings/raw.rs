@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::framing::{Framing, FramingError};
+use crate::framing::{self, Framing, FramingError};
 
 /// Bytes as they arrive. A read that brings more than the largest message is cut there, and nothing is lost.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ impl Framing for Raw {
     }
 
     fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
-        parts.iter().for_each(|part| output.extend_from_slice(part));
+        framing::append(parts, output);
         Ok(())
     }
 
