@@ -108,12 +108,12 @@ impl Peer {
         self.route.capabilities.connected
     }
 
-    /// What the layers learned: the TLS version, the name asked for, the address that a proxy claims.
+    /// What the transport and the layers learned: the process of a Unix peer, the TLS version, the name asked for, the address that a proxy claims.
     pub fn facts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.facts.iter().flat_map(|facts| facts.iter().map(|(name, value)| (*name, value.as_str())))
     }
 
-    /// Leaves a fact; for layers.
+    /// Leaves a fact; for transports and layers.
     pub fn add_fact(&mut self, name: &'static str, value: impl Into<String>) {
         self.facts.get_or_insert_default().insert(name, value.into());
     }

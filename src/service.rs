@@ -113,5 +113,9 @@ impl Service {
 }
 
 fn opened(dialled: Dialled, route: &Arc<Route>) -> Opened {
-    Opened { link: dialled.link, peer: Peer::new(dialled.local, dialled.remote, route.clone()) }
+    let mut peer = Peer::new(dialled.local, dialled.remote, route.clone());
+    for (name, value) in dialled.facts {
+        peer.add_fact(name, value);
+    }
+    Opened { link: dialled.link, peer }
 }

@@ -64,6 +64,15 @@ pub struct Dialled {
     pub local: Address,
     /// The other end.
     pub remote: Address,
+    /// What else the transport knows of the peer; becomes [`Peer::facts`](crate::Peer::facts).
+    pub facts: Vec<(&'static str, String)>,
+}
+
+impl Dialled {
+    /// A link of whose ends nothing but the addresses is known.
+    pub fn new(link: Link, local: Address, remote: Address) -> Self {
+        Dialled { link, local, remote, facts: Vec::new() }
+    }
 }
 
 /// Yields the conversations that peers begin.

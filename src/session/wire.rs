@@ -196,7 +196,6 @@ impl Wire {
         self.receiving
     }
 
-
     /// Whether something was written since this was last asked.
     pub(crate) fn take_progress(&mut self) -> bool {
         std::mem::take(&mut self.progressed)
