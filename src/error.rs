@@ -4,7 +4,10 @@
 //! [`ResolveError`](crate::ResolveError), [`BindError`](crate::BindError), [`ConnectError`](crate::ConnectError));
 //! this is the one of a session. All messages are lowercase fragments that read after "failed to …:".
 
+use std::fmt;
 use std::io;
+
+use nix::errno::Errno;
 
 use crate::framing::FramingError;
 
@@ -16,7 +19,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The link failed: reset by the peer, unreachable, broken.
-    #[error("the link failed: {0}")]
+    #[error("the link failed: {}", named(.0))]
     Link(#[from] io::Error),
     /// Bytes came that the framing does not allow, or a message was given that it cannot carry.
     #[error("{0}")]
@@ -61,5 +64,36 @@ impl Error {
             Error::Closed => true,
             _ => false,
         }
+    }
+}
+
+/// An error of the operating system with the name of its number: `Address already in use (EADDRINUSE)`. Other errors
+/// are shown as they are.
+pub fn named(error: &io::Error) -> impl fmt::Display + '_ {
+    struct Named<'a>(&'a io::Error);
+    impl fmt::Display for Named<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self.0.raw_os_error().map(Errno::from_raw) {
+                None | Some(Errno::UnknownErrno) => self.0.fmt(f),
+                Some(number) => write!(f, "{} ({number:?})", number.desc()),
+            }
+        }
+    }
+    Named(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_is_named_and_any_other_shown_as_it_is() {
+        let system = io::Error::from_raw_os_error(Errno::EADDRINUSE as i32);
+        assert_eq!(named(&system).to_string(), "Address already in use (EADDRINUSE)");
+        assert_eq!(named(&io::Error::other("no such room")).to_string(), "no such room");
+        assert_eq!(
+            Error::from(io::Error::from_raw_os_error(Errno::ECONNRESET as i32)).to_string(),
+            "the link failed: Connection reset by peer (ECONNRESET)"
+        );
     }
 }

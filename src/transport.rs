@@ -16,6 +16,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::endpoint::Endpoint;
+use crate::error::named;
 use crate::link::{Capabilities, Link};
 
 /// A way to carry messages.
@@ -141,7 +143,7 @@ pub trait DatagramSocket: Send {
 
 /// Why an endpoint could not be bound: the system call that failed, and what it said.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to bind {endpoint}: {call}: {source}")]
+#[error("failed to bind {endpoint}: {call}: {}", named(.source))]
 pub struct BindError {
     /// The endpoint at fault, without its options.
     pub endpoint: String,
@@ -161,6 +163,11 @@ impl BindError {
     /// An endpoint that this transport cannot take at all, in words.
     pub fn unsuitable(at: &Endpoint, reason: impl Into<String>) -> Self {
         BindError::new(at, "address", io::Error::new(io::ErrorKind::InvalidInput, reason.into()))
+    }
+
+    /// The IP address that the failed step names, as the `127.0.0.1:8080` of `bind(127.0.0.1:8080)`.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        named_ip(&self.call)
     }
 }
 
@@ -183,6 +190,13 @@ pub struct Attempt {
     pub error: io::Error,
 }
 
+impl Attempt {
+    /// The IP address that the failed step names, as the `[::1]:8080` of `connect([::1]:8080)`.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        named_ip(&self.call)
+    }
+}
+
 impl ConnectError {
     /// A failure of a single step.
     pub fn new(to: &Endpoint, call: impl Into<String>, error: io::Error) -> Self {
@@ -200,7 +214,37 @@ impl ConnectError {
     }
 }
 
+fn named_ip(call: &str) -> Option<SocketAddr> {
+    let (_, argument) = call.strip_suffix(')')?.split_once('(')?;
+    argument.parse().ok()
+}
+
 fn describe(attempts: &[Attempt]) -> String {
-    let each: Vec<String> = attempts.iter().map(|attempt| format!("{}: {}", attempt.call, attempt.error)).collect();
+    let each: Vec<String> =
+        attempts.iter().map(|attempt| format!("{}: {}", attempt.call, named(&attempt.error))).collect();
     each.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_failed_where_and_why() {
+        let at: Endpoint = "tcp://localhost:80?backlog=5".parse().unwrap();
+        let refused = io::Error::from_raw_os_error(nix::errno::Errno::EADDRINUSE as i32);
+        let error = BindError::new(&at, "bind([::1]:80)", refused);
+        assert_eq!(
+            error.to_string(),
+            "failed to bind tcp://localhost:80: bind([::1]:80): Address already in use (EADDRINUSE)"
+        );
+        assert_eq!(error.ip(), "[::1]:80".parse().ok());
+    }
+
+    #[test]
+    fn a_step_that_names_no_ip_address_has_none() {
+        for call in ["address", "setsockopt(SO_BINDTODEVICE, lo)", "bind(/run/x.sock)", "resolve(x)", "bind("] {
+            assert_eq!(named_ip(call), None, "{call}");
+        }
+    }
 }
