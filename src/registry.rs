@@ -44,12 +44,21 @@ pub struct Item {
     pub about: &'static str,
     /// Its options.
     pub options: &'static [OptionDoc],
+    /// Of a transport: the address that the command line binds where none is given.
+    pub address: &'static str,
 }
 
 impl Item {
     /// An item without options.
     pub const fn new(name: &'static str, about: &'static str) -> Self {
-        Item { name, about, options: &[] }
+        Item { name, about, options: &[], address: "127.0.0.1:8080" }
+    }
+
+    /// The same with another address to bind where none is given; for transports without ports.
+    #[must_use]
+    pub const fn with_address(mut self, address: &'static str) -> Self {
+        self.address = address;
+        self
     }
 
     /// The same with options.
