@@ -217,10 +217,21 @@ impl Running {
     }
 
     /// Stops accepting and waits for the sessions, to the deadline.
-    pub async fn drain(mut self, deadline: Duration) -> Drained {
+    pub async fn drain(self, deadline: Duration) -> Drained {
+        self.drain_until(deadline, std::future::pending()).await
+    }
+
+    /// The same, to the deadline or until `enough` is over, whichever comes first: whoever drains may lose patience.
+    pub async fn drain_until(mut self, deadline: Duration, enough: impl Future<Output = ()>) -> Drained {
         self.hub.observer.observe(&Event::DrainStarted { deadline });
         self.hub.shutdown.drain();
-        if tokio::time::timeout(deadline, self.ended()).await.is_err() {
+        let in_time = tokio::select! {
+            biased;
+            () = self.ended() => true,
+            () = tokio::time::sleep(deadline) => false,
+            () = enough => false,
+        };
+        if !in_time {
             self.hub.shutdown.cut();
             self.ended().await;
         }
