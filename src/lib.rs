@@ -46,5 +46,7 @@ pub use session::{PushError, Pusher, Session};
 pub use transport::{Acceptor, BindError, ConnectError, DatagramSocket, Listener, Transport};
 pub use verdict::Verdict;
 
-#[doc(hidden)]
+/// The attribute that a `Handler`, a `Transport` or a `Layer` is written with.
+pub use async_trait::async_trait;
+/// The crate whose `Bytes` messages are.
 pub use bytes;
