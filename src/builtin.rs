@@ -9,7 +9,14 @@ use crate::framings::netstring::Netstring;
 use crate::framings::raw::Raw;
 use crate::framings::varint::Varint;
 use crate::framings::{delimiter, fixed};
+use crate::handlers::chargen::{self, Chargen};
+use crate::handlers::daytime::Daytime;
+use crate::handlers::discard::Discard;
+use crate::handlers::echo::Echo;
 use crate::handlers::hello::{self, Hello};
+use crate::handlers::qotd::{self, QuoteOfTheDay};
+use crate::handlers::time::Time;
+use crate::handlers::upper::{self, Upper};
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
 
 /// All that this build knows by name.
@@ -21,11 +28,7 @@ pub(crate) fn registry() -> Registry {
 
 fn fill(registry: &mut Registry) -> Result<(), NameTaken> {
     fill_framings(registry)?;
-    registry.add_handler(
-        Item::new("hello", "greets: welcome, Hello X for each X, until exit").with_options(hello::OPTIONS),
-        |hello: Hello, _| Ok(Arc::new(hello)),
-    )?;
-    Ok(())
+    fill_handlers(registry)
 }
 
 fn fill_framings(registry: &mut Registry) -> Result<(), NameTaken> {
@@ -70,6 +73,37 @@ fn fill_framings(registry: &mut Registry) -> Result<(), NameTaken> {
         Item::new("varint", "the message's length before it, as unsigned LEB128"),
         |_: NoOptions, largest| Ok(Arc::new(Varint { largest })),
     )?;
+    Ok(())
+}
+
+fn fill_handlers(registry: &mut Registry) -> Result<(), NameTaken> {
+    registry.add_handler(
+        Item::new("chargen", "RFC 864: lines of characters, without end on connections").with_options(chargen::OPTIONS),
+        |settings, _| Ok(Arc::new(Chargen::new(settings)?)),
+    )?;
+    registry.add_handler(Item::new("daytime", "RFC 867: date and time as a line of text"), |_: NoOptions, _| {
+        Ok(Arc::new(Daytime::default()))
+    })?;
+    registry.add_handler(Item::new("discard", "RFC 863: throws away whatever comes"), |_: NoOptions, _| {
+        Ok(Arc::new(Discard))
+    })?;
+    registry
+        .add_handler(Item::new("echo", "RFC 862: sends back whatever comes"), |_: NoOptions, _| Ok(Arc::new(Echo)))?;
+    registry.add_handler(
+        Item::new("hello", "greets: welcome, Hello X for each X, until exit").with_options(hello::OPTIONS),
+        |hello: Hello, _| Ok(Arc::new(hello)),
+    )?;
+    registry
+        .add_handler(Item::new("qotd", "RFC 865: a quote of the day").with_options(qotd::OPTIONS), |settings, _| {
+            Ok(Arc::new(QuoteOfTheDay::new(settings)?))
+        })?;
+    registry.add_handler(Item::new("time", "RFC 868: seconds since 1900 as 32 bits"), |_: NoOptions, _| {
+        Ok(Arc::new(Time::default()))
+    })?;
+    registry
+        .add_handler(Item::new("upper", "answers in capitals").with_options(upper::OPTIONS), |upper: Upper, _| {
+            Ok(Arc::new(upper))
+        })?;
     Ok(())
 }
 

@@ -1,3 +1,14 @@
 //! The handlers that ship, a file each.
 
+mod announcement;
+pub mod chargen;
+pub mod daytime;
+pub mod discard;
+pub mod echo;
 pub mod hello;
+mod line_end;
+pub mod qotd;
+#[cfg(test)]
+pub(crate) mod rehearsal;
+pub mod time;
+pub mod upper;

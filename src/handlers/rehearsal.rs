@@ -1,0 +1,244 @@
+//! Rehearsals: a handler in a real session over memory, and a test in the part of its peer.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::framing::{self, Framing};
+use crate::framings::raw::Raw;
+use crate::handler::Handler;
+use crate::link::{Capabilities, Link, MessageStream, Opened, Peer, Route};
+use crate::session::{Session, WireRef};
+
+/// What carries the conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// A connection of plain bytes.
+    Raw,
+    /// A connection that keeps messages apart.
+    Messages,
+    /// Datagrams.
+    Datagrams,
+    /// Datagrams whose answers may have so many bytes.
+    DatagramsUpTo(usize),
+}
+
+/// A conversation with a handler.
+pub(crate) struct Rehearsal {
+    client: Session,
+    serving: Option<JoinHandle<Result<()>>>,
+    handlers_end: WireRef,
+}
+
+impl Rehearsal {
+    /// How many bytes a raw connection holds on their way.
+    pub(crate) const PIPE: usize = 4096;
+
+    /// Begins a conversation, from a loopback address.
+    pub(crate) fn of(handler: impl Handler + 'static, stage: Stage) -> Self {
+        Rehearsal::from(Arc::new(handler), stage, "127.0.0.1:5000")
+    }
+
+    /// Begins a conversation from that IP address and port.
+    pub(crate) fn from(handler: Arc<dyn Handler>, stage: Stage, remote: &str) -> Self {
+        let (client, server) = sessions(stage, remote);
+        let handlers_end = server.wire().clone();
+        let serving = Some(tokio::spawn(serve(handler, server)));
+        Rehearsal { client, serving, handlers_end }
+    }
+
+    pub(crate) async fn says(&mut self, message: impl AsRef<[u8]>) {
+        self.client.send(message.as_ref()).await.expect("the handler listens");
+        self.client.flush().await.expect("the handler listens");
+    }
+
+    pub(crate) async fn hears(&mut self) -> String {
+        String::from_utf8(self.hears_bytes().await).expect("it is text")
+    }
+
+    pub(crate) async fn hears_bytes(&mut self) -> Vec<u8> {
+        self.client.recv().await.expect("the link holds").expect("the handler has not ended").to_vec()
+    }
+
+    /// Whether no message is there once the handler has had all the time it could use.
+    pub(crate) async fn hears_nothing_more(&mut self) -> bool {
+        let waiting = poll_fn(|cx| Poll::Ready(self.client.poll_recv(cx).is_pending()));
+        tokio::task::yield_now().await;
+        waiting.await
+    }
+
+    /// All that comes until the handler's side ends.
+    pub(crate) async fn hears_the_rest(&mut self) -> String {
+        let mut heard = String::new();
+        while let Some(message) = self.client.recv().await.expect("the link holds") {
+            heard.push_str(std::str::from_utf8(&message).expect("it is text"));
+        }
+        heard
+    }
+
+    /// Half-closes; on datagrams the session ends, as it does when the idle clock runs out.
+    pub(crate) async fn falls_silent(&mut self) {
+        self.client.finish().await.expect("the link holds");
+    }
+
+    /// With a paused clock: everything that can happen without the peer happens.
+    pub(crate) async fn lets_time_pass(&mut self) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    /// How the handler ended.
+    pub(crate) async fn ends(&mut self) -> Result<()> {
+        self.serving.take().expect("it is asked once").await.expect("the handler does not panic")
+    }
+
+    /// How much the handler's end keeps until the test reads on, beside what is on its way.
+    pub(crate) fn bytes_kept_for_it(&self) -> usize {
+        self.handlers_end.lock().buffered()
+    }
+}
+
+/// Both ends of a conversation.
+pub(crate) fn sessions(stage: Stage, remote: &str) -> (Session, Session) {
+    let (capabilities, scheme, framing) = match stage {
+        Stage::Raw => (Capabilities::BYTES, "tcp", Some("raw".to_owned())),
+        Stage::Messages => (Capabilities { boundaries: true, ..Capabilities::BYTES }, "unixpacket", None),
+        Stage::Datagrams | Stage::DatagramsUpTo(_) => (Capabilities::DATAGRAMS, "udp", None),
+    };
+    let keeps_messages = capabilities.boundaries;
+    let route = Arc::new(Route { scheme: scheme.to_owned(), framing, capabilities, keeps_messages });
+    let ip = |text: &str| Address::Ip(text.parse().expect("it is an address"));
+    let peer = Peer::new(ip("127.0.0.1:8080"), ip(remote), route);
+    let (client, server) = match stage {
+        Stage::Raw => {
+            let (client, server) = tokio::io::duplex(Rehearsal::PIPE);
+            (Link::Bytes(Box::new(client)), Link::Bytes(Box::new(server)))
+        }
+        Stage::Messages | Stage::Datagrams => message_links(None),
+        Stage::DatagramsUpTo(limit) => message_links(Some(limit)),
+    };
+    let session = |link| {
+        let raw: Arc<dyn Framing> = Arc::new(Raw { largest: 1 << 20 });
+        Session::new(Opened { link, peer: peer.clone() }, Some(raw)).expect("there is a framing")
+    };
+    (session(client), session(server))
+}
+
+/// Runs a session as the server does: polls the handler, then writes what it or others sent.
+pub(crate) async fn serve(handler: Arc<dyn Handler>, mut session: Session) -> Result<()> {
+    let wire = session.wire().clone();
+    {
+        let mut serving = handler.serve(&mut session);
+        poll_fn(|cx| {
+            wire.lock().set_driver(cx.waker());
+            let polled = serving.as_mut().poll(cx);
+            let _ = wire.lock().poll_flush(cx);
+            polled
+        })
+        .await?;
+    }
+    session.close().await
+}
+
+/// One direction of a link that keeps messages apart. It holds as many bytes as a raw one.
+#[derive(Default)]
+struct Lane {
+    messages: std::collections::VecDeque<Bytes>,
+    closed: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Lane {
+    fn bytes(&self) -> usize {
+        self.messages.iter().map(Bytes::len).sum()
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
+    }
+}
+
+struct MessageLink {
+    incoming: Arc<Mutex<Lane>>,
+    outgoing: Arc<Mutex<Lane>>,
+    waiting: Vec<Bytes>,
+    reply_limit: Option<usize>,
+}
+
+/// Both ends of a link that keeps messages apart; the second one may answer with so many bytes.
+fn message_links(reply_limit: Option<usize>) -> (Link, Link) {
+    let (there, back) = (Arc::<Mutex<Lane>>::default(), Arc::<Mutex<Lane>>::default());
+    let link = |incoming: &Arc<Mutex<Lane>>, outgoing: &Arc<Mutex<Lane>>, reply_limit| {
+        let (incoming, outgoing) = (incoming.clone(), outgoing.clone());
+        Link::Messages(Box::new(MessageLink { incoming, outgoing, waiting: Vec::new(), reply_limit }))
+    };
+    (link(&back, &there, None), link(&there, &back, reply_limit))
+}
+
+impl MessageStream for MessageLink {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        let mut lane = self.incoming.lock().expect("no test panics with the lock");
+        if let Some(message) = lane.messages.pop_front() {
+            lane.writer.take().into_iter().for_each(Waker::wake);
+            return Poll::Ready(Ok(Some(message)));
+        }
+        if lane.closed {
+            return Poll::Ready(Ok(None));
+        }
+        lane.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn start_send(&mut self, parts: &[&[u8]]) -> Result<()> {
+        let size = framing::length(parts);
+        assert!(self.reply_limit.is_none_or(|limit| size <= limit), "the server would not send {size} bytes");
+        self.waiting.push(parts.concat().into());
+        Ok(())
+    }
+
+    fn buffered(&self) -> usize {
+        // An empty message counts too: it must be written.
+        self.waiting.iter().map(|message| message.len().max(1)).sum()
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut lane = self.outgoing.lock().expect("no test panics with the lock");
+        if lane.closed {
+            return Poll::Ready(Err(Error::Closed));
+        }
+        while !self.waiting.is_empty() {
+            if lane.bytes() >= Rehearsal::PIPE {
+                lane.writer = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            lane.messages.push_back(self.waiting.remove(0));
+            lane.reader.take().into_iter().for_each(Waker::wake);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        std::task::ready!(self.poll_flush(cx))?;
+        self.outgoing.lock().expect("no test panics with the lock").close();
+        Poll::Ready(Ok(()))
+    }
+
+    fn reply_limit(&self) -> Option<usize> {
+        self.reply_limit
+    }
+}
+
+impl Drop for MessageLink {
+    fn drop(&mut self) {
+        for lane in [&self.incoming, &self.outgoing] {
+            lane.lock().expect("no test panics with the lock").close();
+        }
+    }
+}
