@@ -99,13 +99,28 @@ mod tests {
     #[test]
     fn a_source_from_the_internet_is_told_from_a_local_one() {
         let local = |ip: &str| Address::Ip(SocketAddr::new(ip.parse().unwrap(), 1)).is_local();
-        for ip in ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.0.1", "::1", "fd00::1", "fe80::1"] {
-            assert!(local(ip), "{ip}");
+        for (ip, expected) in [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("172.16.0.1", true),
+            ("172.32.0.1", false),
+            ("192.168.0.1", true),
+            ("169.254.1.1", true),
+            ("100.64.0.1", false),
+            ("198.51.100.1", false),
+            ("::ffff:198.51.100.1", false),
+            ("::1", true),
+            ("fc00::1", true),
+            ("fd12::1", true),
+            ("fe80::1", true),
+            ("fec0::1", false),
+            ("2001:db8::1", false),
+            ("0.0.0.0", false),
+            ("::", false),
+        ] {
+            assert_eq!(local(ip), expected, "{ip}");
         }
-        for ip in ["8.8.8.8", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8", "0.0.0.0", "::"] {
-            assert!(!local(ip), "{ip}");
-        }
-        assert!(local("::ffff:10.0.0.1"));
         assert!(Address::Unnamed.is_local());
     }
 

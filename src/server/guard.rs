@@ -8,7 +8,7 @@
 //! 2. Was its network answered too often lately? ([`rate`])
 //! 3. How long may the answer be? ([`Answer::limit`])
 //!
-//! The second and the third hold for sources that a stranger could forge from afar, not for [local](sources::is_local)
+//! The second and the third hold for sources that a stranger could forge from afar, not for [local](crate::Address::is_local)
 //! ones. Nothing here does I/O or reads a clock, and no datagram costs an allocation.
 
 mod rate;
@@ -116,10 +116,10 @@ impl Guard {
         if let Err(reason) = sources::check(source, datagram.local.ip(), self.source_ports) {
             return Decision::Ignore(reason);
         }
-        let ip = source.ip().to_canonical();
-        if sources::is_local(ip) {
+        if datagram.remote.is_local() {
             return Decision::Answer(Answer::UNLIMITED);
         }
+        let ip = source.ip().to_canonical();
         let over_rate = self.rate.as_mut().is_some_and(|rate| !rate.take(ip, now));
         if over_rate && self.rate_is_enforced {
             return Decision::Ignore(Reason::Rate);

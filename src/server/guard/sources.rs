@@ -1,4 +1,4 @@
-//! Which sources may be answered, and which of them are near enough not to be forged by strangers.
+//! Which sources may be answered.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{PoisonError, RwLock};
@@ -32,15 +32,6 @@ pub(super) fn check(source: SocketAddr, to: Option<SocketAddr>, ports_matter: bo
         return Err(Reason::ForgedLoopback);
     }
     Ok(())
-}
-
-/// Whether the source is on this host or in a network that strangers are not in: loopback, private (RFC 1918),
-/// unique-local (RFC 4193) or link-local.
-pub(super) fn is_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
 }
 
 fn is_unicast(ip: IpAddr) -> bool {
@@ -193,27 +184,5 @@ mod tests {
         assert!(listeners.contains(&own, &own));
         listeners.replace([]);
         assert!(!listeners.contains(&own, &own));
-    }
-
-    #[test]
-    fn local_is_what_strangers_are_not_in() {
-        for (ip, expected) in [
-            ("127.0.0.1", true),
-            ("10.1.2.3", true),
-            ("172.16.0.1", true),
-            ("172.32.0.1", false),
-            ("192.168.0.1", true),
-            ("169.254.1.1", true),
-            ("100.64.0.1", false),
-            ("198.51.100.1", false),
-            ("::1", true),
-            ("fc00::1", true),
-            ("fd12::1", true),
-            ("fe80::1", true),
-            ("fec0::1", false),
-            ("2001:db8::1", false),
-        ] {
-            assert_eq!(is_local(ip.parse().unwrap()), expected, "{ip}");
-        }
     }
 }
