@@ -13,9 +13,6 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// The name of the framing that keeps no boundaries: what one read brings is a message.
-pub const RAW: &str = "raw";
-
 /// The most bytes that a framing may put around a message: headers, ends, padding.
 pub const OVERHEAD: usize = 64;
 

@@ -12,7 +12,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::address::Address;
 use crate::error::Result;
-use crate::framing;
 
 /// A stream of bytes without boundaries, such as a TCP connection. `poll_shutdown` half-closes it.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -29,8 +28,8 @@ pub trait MessageStream: Send {
     /// later.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>>;
 
-    /// Takes one message, given in parts, into the buffer. What is more than may be sent to this peer now is an
-    /// [`Error::TooLong`](crate::Error::TooLong) with the limit; nothing is taken then, and the stream goes on.
+    /// Takes one message, given in parts, into the buffer. What is more than the link carries is an
+    /// [`Error::TooLong`](crate::Error::TooLong); nothing is taken then, and the stream goes on.
     fn start_send(&mut self, parts: &[&[u8]]) -> Result<()>;
 
     /// How many bytes were taken and are not yet written.
@@ -88,13 +87,8 @@ pub struct Route {
     pub framing: Option<String>,
     /// What the transport with its layers can do.
     pub capabilities: Capabilities,
-}
-
-impl Route {
-    /// Whether a message arrives as it was sent: the transport keeps boundaries, or a framing other than `raw` does.
-    pub fn keeps_messages(&self) -> bool {
-        self.capabilities.boundaries || self.framing.as_deref().is_some_and(|framing| framing != framing::RAW)
-    }
+    /// Whether a message arrives as it was sent: the transport keeps boundaries, or the framing does.
+    pub keeps_messages: bool,
 }
 
 impl Peer {
@@ -108,7 +102,8 @@ impl Peer {
         self.route.capabilities.connected
     }
 
-    /// What the transport and the layers learned: the process of a Unix peer, the TLS version, the name asked for, the address that a proxy claims.
+    /// What the transport and the layers learned: the process of a Unix peer, the TLS version, the name asked for, the
+    /// address that a proxy claims.
     pub fn facts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.facts.iter().flat_map(|facts| facts.iter().map(|(name, value)| (*name, value.as_str())))
     }
@@ -165,7 +160,8 @@ mod tests {
 
     #[test]
     fn facts_are_kept_by_name_and_cost_nothing_when_there_are_none() {
-        let route = Route { scheme: "tcp".into(), framing: None, capabilities: Capabilities::BYTES };
+        let route =
+            Route { scheme: "tcp".into(), framing: None, capabilities: Capabilities::BYTES, keeps_messages: false };
         let mut peer = Peer::new(Address::Unnamed, Address::Unnamed, Arc::new(route));
         assert_eq!(peer.facts().count(), 0);
         peer.add_fact("tls.version", "1.3");

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::endpoint::{Endpoint, EndpointError};
-use crate::framing::{self, Framing};
+use crate::framing::Framing;
 use crate::handler::{Handler, Needs};
 use crate::layer::Layer;
 use crate::limits::{self, Limits};
@@ -33,7 +33,7 @@ use crate::service::{Dialler, Service};
 use crate::transport::Transport;
 
 /// The framing of bytes where none is named.
-pub const DEFAULT_FRAMING: &str = framing::RAW;
+pub const DEFAULT_FRAMING: &str = "raw";
 
 /// A name, what stands behind it, and the options that it takes.
 #[derive(Debug, Clone, Copy)]
@@ -291,7 +291,7 @@ impl Registry {
         let name = name.into();
         let parts = self.resolve(endpoint)?;
         let needs = handler.needs();
-        let framed = parts.route.keeps_messages();
+        let framed = parts.route.keeps_messages;
         if let Some(missing) = needs.missing(parts.route.capabilities, framed) {
             return Err(ResolveError::Mismatch { reason: self.explain_need(&name, endpoint, needs, missing, framed) });
         }
@@ -347,6 +347,7 @@ impl Registry {
             scheme: endpoint.scheme(),
             framing: framing.as_ref().map(|(name, _)| (*name).to_owned()),
             capabilities,
+            keeps_messages: framing.as_ref().map_or(capabilities.boundaries, |(_, framing)| framing.boundaries()),
         };
         Ok(Parts {
             transport: transport_made,

@@ -90,9 +90,8 @@ impl Session {
 
     /// Sends one message. Waits only while more than [`WATERMARK`] bytes have not been taken by the peer.
     ///
-    /// [`Error::TooLong`] means that nothing was sent and the session goes on: the message is more than the link
-    /// carries, or, from a responder on datagrams, more than an answer to a source that may be forged is allowed.
-    /// Its `limit` says how much would have been sent, for handlers that can say it in less.
+    /// [`Error::TooLong`] means that the message is more than the link carries: nothing was sent, and the session goes
+    /// on.
     pub async fn send(&mut self, message: &[u8]) -> Result<()> {
         self.send_parts(&[message]).await
     }

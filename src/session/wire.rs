@@ -28,8 +28,8 @@ const LINGER_MESSAGES: usize = 1024;
 pub(crate) trait SharedSocket: Send {
     /// The next datagram that may be answered; `None` when the socket is no more.
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Datagram>>;
-    /// Takes a datagram to that peer, from that address of ours. What is more than may be sent to it is an
-    /// [`Error::TooLong`] with the limit, and nothing is taken.
+    /// Takes a datagram to that peer, from that address of ours. What is more than the link carries is an
+    /// [`Error::TooLong`], and nothing is taken.
     fn start_send(&mut self, parts: &[&[u8]], remote: &Address, local: &Address) -> Result<()>;
     fn buffered(&self) -> usize;
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()>;
