@@ -17,6 +17,8 @@
 mod buffers;
 mod framed;
 mod pusher;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::future::poll_fn;

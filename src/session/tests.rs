@@ -1,0 +1,298 @@
+//! How a session behaves over a link that its test controls.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::*;
+use crate::address::Address;
+use crate::framing::FramingError;
+use crate::framings::raw::Raw;
+use crate::link::{ByteStream, Capabilities, Route};
+
+/// A stream whose reads and writes are scripted: each read brings one chunk, each write is recorded.
+#[derive(Clone, Default)]
+struct Scripted(Arc<Mutex<Script>>);
+
+#[derive(Default)]
+struct Script {
+    reads: VecDeque<Vec<u8>>,
+    ended: bool,
+    writes: Vec<Vec<u8>>,
+    /// How many bytes may still be written.
+    room: Option<usize>,
+    shut: bool,
+}
+
+impl Scripted {
+    fn brings(self, chunks: &[&[u8]]) -> Self {
+        self.0.lock().unwrap().reads.extend(chunks.iter().map(|chunk| chunk.to_vec()));
+        self
+    }
+
+    fn writes(&self) -> Vec<Vec<u8>> {
+        self.0.lock().unwrap().writes.clone()
+    }
+
+    fn written(&self) -> usize {
+        self.0.lock().unwrap().writes.iter().map(Vec::len).sum()
+    }
+
+    fn set_room(&self, room: usize) {
+        self.0.lock().unwrap().room = Some(room);
+    }
+}
+
+impl AsyncRead for Scripted {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut script = self.0.lock().unwrap();
+        match script.reads.pop_front() {
+            Some(chunk) => buffer.put_slice(&chunk),
+            None if script.ended => {}
+            None => return Poll::Pending,
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Scripted {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut script = self.0.lock().unwrap();
+        let count = script.room.map_or(bytes.len(), |room| room.min(bytes.len()));
+        if count == 0 {
+            return Poll::Pending;
+        }
+        script.room = script.room.map(|room| room - count);
+        script.writes.push(bytes[..count].to_vec());
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().unwrap().shut = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A message is a line; what stands in the way of the real framings here is that the session must not import them.
+struct Lines;
+
+impl Framing for Lines {
+    fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError> {
+        let Some(end) = input[*searched..].iter().position(|byte| *byte == b'\n') else {
+            *searched = input.len();
+            return Ok(None);
+        };
+        let end = *searched + end;
+        let line = input.split_to(end + 1).freeze();
+        Ok(Some(line.slice(..end)))
+    }
+
+    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+        if input.is_empty() { Ok(None) } else { Err(FramingError::Incomplete { missing: 1 }) }
+    }
+
+    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+        parts.iter().for_each(|part| output.extend_from_slice(part));
+        output.extend_from_slice(b"\n");
+        Ok(())
+    }
+}
+
+fn session(link: impl ByteStream + 'static, framing: impl Framing + 'static) -> Session {
+    let route = Route { scheme: "test".into(), framing: None, capabilities: Capabilities::BYTES };
+    let peer = Peer::new(Address::Unnamed, Address::Unnamed, Arc::new(route));
+    Session::new(Opened { link: Link::Bytes(Box::new(link)), peer }, Some(Arc::new(framing))).unwrap()
+}
+
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn now<F: Future>(future: F) -> F::Output {
+    match poll_once(future) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+#[test]
+fn a_batch_of_pipelined_messages_is_answered_in_one_write() {
+    let link = Scripted::default().brings(&[b"a\nb\nc\nd"]);
+    let mut session = session(link.clone(), Lines);
+    for _ in 0..3 {
+        let message = now(session.recv()).unwrap().unwrap();
+        now(session.send_parts(&[b"Hello ", &message])).unwrap();
+    }
+    assert_eq!(link.writes().len(), 0, "nothing is written while there is more to answer");
+    assert!(poll_once(session.recv()).is_pending());
+    assert_eq!(link.writes(), [b"Hello a\nHello b\nHello c\n".to_vec()]);
+}
+
+#[test]
+fn a_message_in_pieces_is_whole_when_it_arrives() {
+    let mut session = session(Scripted::default().brings(&[b"He", b"llo\nwor", b"ld\n"]), Lines);
+    assert_eq!(now(session.recv()).unwrap().unwrap(), "Hello");
+    assert_eq!(now(session.recv()).unwrap().unwrap(), "world");
+}
+
+#[test]
+fn a_piece_of_a_message_is_kept_while_its_session_waits_and_others_read() {
+    let first_link = Scripted::default().brings(&[b"one and"]);
+    let mut first = session(first_link.clone(), Lines);
+    assert!(poll_once(first.recv()).is_pending());
+    let mut second = session(Scripted::default().brings(&[b"other\n"]), Lines);
+    assert_eq!(now(second.recv()).unwrap().unwrap(), "other");
+    drop(first_link.brings(&[b" two\n"]));
+    assert_eq!(now(first.recv()).unwrap().unwrap(), "one and two");
+}
+
+#[test]
+fn messages_that_are_kept_are_not_overwritten_by_later_reads() {
+    let chunks: Vec<Vec<u8>> = (0..200u32).map(|n| vec![n as u8; 3000]).collect();
+    let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+    let mut session = session(Scripted::default().brings(&chunks), Raw { largest: 1 << 20 });
+    let kept: Vec<Bytes> = chunks.iter().map(|_| now(session.recv()).unwrap().unwrap()).collect();
+    assert!(kept.iter().zip(&chunks).all(|(kept, chunk)| kept == *chunk));
+}
+
+#[test]
+fn a_slow_reader_stops_its_sender_at_the_watermark_and_no_byte_is_lost() {
+    let link = Scripted::default();
+    link.set_room(0);
+    let mut session = session(link.clone(), Raw { largest: 1 << 20 });
+    let block = [b'x'; 1000];
+    let mut taken = 0;
+    while poll_once(session.send(&block)).is_ready() {
+        taken += 1;
+    }
+    assert!((WATERMARK..WATERMARK + 1000).contains(&(taken * 1000)), "{taken} blocks were taken");
+    link.set_room(usize::MAX);
+    now(session.flush()).unwrap();
+    assert_eq!(link.written(), taken * 1000);
+}
+
+#[test]
+fn half_a_close_still_receives() {
+    let link = Scripted::default().brings(&[b"late"]);
+    let mut session = session(link.clone(), Raw { largest: 99 });
+    now(session.send(b"last words")).unwrap();
+    now(session.finish()).unwrap();
+    assert!(link.0.lock().unwrap().shut);
+    assert_eq!(link.writes(), [b"last words".to_vec()]);
+    assert!(matches!(now(session.send(b"more")), Err(Error::Closed)));
+    assert_eq!(now(session.recv()).unwrap().unwrap(), "late");
+}
+
+#[test]
+fn after_the_end_there_is_only_the_end_and_sending_goes_on() {
+    let link = Scripted::default();
+    link.0.lock().unwrap().ended = true;
+    let mut session = session(link.clone(), Raw { largest: 99 });
+    assert_eq!(now(session.recv()).unwrap(), None);
+    assert_eq!(now(session.recv()).unwrap(), None);
+    now(session.send(b"bye")).unwrap();
+    now(session.flush()).unwrap();
+    assert_eq!(link.writes(), [b"bye".to_vec()]);
+}
+
+#[test]
+fn a_stream_that_ends_inside_a_message_says_so() {
+    let link = Scripted::default().brings(&[b"whole\nhal"]);
+    link.0.lock().unwrap().ended = true;
+    let mut session = session(link, Lines);
+    assert_eq!(now(session.recv()).unwrap().unwrap(), "whole");
+    assert!(matches!(now(session.recv()), Err(Error::Framing(FramingError::Incomplete { .. }))));
+}
+
+#[test]
+fn a_pusher_is_refused_when_the_peer_does_not_read_and_when_the_session_is_over() {
+    let link = Scripted::default();
+    link.set_room(0);
+    let session = session(link, Raw { largest: 1 << 20 });
+    let pusher = session.pusher();
+    let block = [b'x'; 1000];
+    let pushed = (0..1000).take_while(|_| pusher.try_push(&[&block]).is_ok()).count();
+    assert!((WATERMARK..WATERMARK + 1000).contains(&(pushed * 1000)));
+    assert!(matches!(pusher.try_push(&[b"x"]), Err(PushError::Full)));
+    drop(session);
+    assert!(pusher.is_closed());
+    assert!(matches!(pusher.try_push(&[b"x"]), Err(PushError::Closed)));
+}
+
+#[tokio::test]
+async fn a_pusher_that_waits_goes_on_when_the_peer_reads_or_leaves() {
+    let (near, mut far) = tokio::io::duplex(1024);
+    let mut session = session(near, Raw { largest: 1 << 20 });
+    let pusher = session.pusher();
+    while pusher.try_push(&[&[b'x'; 1000]]).is_ok() {}
+    let waiting = tokio::spawn({
+        let pusher = pusher.clone();
+        async move { pusher.push(&[b"finally"]).await }
+    });
+    let mut all = vec![0; WATERMARK];
+    let (read, flushed) = tokio::join!(far.read_exact(&mut all), session.flush());
+    read.unwrap();
+    flushed.unwrap();
+    waiting.await.unwrap().unwrap();
+
+    while pusher.try_push(&[&[b'x'; 1000]]).is_ok() {}
+    let waiting = tokio::spawn(async move { pusher.push(&[b"never"]).await });
+    tokio::task::yield_now().await;
+    drop(session);
+    assert!(matches!(waiting.await.unwrap(), Err(PushError::Closed)));
+}
+
+#[tokio::test]
+async fn both_directions_run_apart_when_a_session_is_split() {
+    let (near, mut far) = tokio::io::duplex(16);
+    let mut session = session(near, Raw { largest: 1 << 20 });
+    let (mut receiving, mut sending) = session.split();
+    let sent = async {
+        for _ in 0..100 {
+            sending.send(&[b'o'; 1000]).await.unwrap();
+        }
+        sending.finish().await.unwrap();
+    };
+    let received = async {
+        let mut total = 0;
+        while let Some(message) = receiving.recv().await.unwrap() {
+            total += message.len();
+        }
+        total
+    };
+    let peer = async {
+        // It writes all before it reads any: this must not stop the other direction from being read.
+        far.write_all(&[b'i'; 5000]).await.unwrap();
+        let mut all = Vec::new();
+        far.shutdown().await.unwrap();
+        far.read_to_end(&mut all).await.unwrap();
+        all.len()
+    };
+    let ((), total, all) = tokio::join!(sent, received, peer);
+    assert_eq!((total, all), (5000, 100_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_reads_on_for_a_moment_so_that_nothing_is_reset() {
+    let (near, mut far) = tokio::io::duplex(1024);
+    let mut session = session(near, Raw { largest: 1 << 20 });
+    session.send(b"bye").await.unwrap();
+    let closing = tokio::spawn(session.close());
+    let mut all = Vec::new();
+    far.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all, b"bye");
+    // Still open for what the peer was sending, then closed without waiting for it for ever.
+    far.write_all(b"late").await.unwrap();
+    closing.await.unwrap().unwrap();
+    assert!(far.write_all(&[0; 2048]).await.is_err());
+}
