@@ -109,7 +109,8 @@ impl Framing for Lines {
 }
 
 fn session(link: impl ByteStream + 'static, framing: impl Framing + 'static) -> Session {
-    let route = Route { scheme: "test".into(), framing: None, capabilities: Capabilities::BYTES };
+    let capabilities = Capabilities::BYTES;
+    let route = Route { scheme: "test".into(), framing: None, capabilities, keeps_messages: false };
     let peer = Peer::new(Address::Unnamed, Address::Unnamed, Arc::new(route));
     Session::new(Opened { link: Link::Bytes(Box::new(link)), peer }, Some(Arc::new(framing))).unwrap()
 }
