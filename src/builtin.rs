@@ -18,6 +18,8 @@ use crate::handlers::qotd::{self, QuoteOfTheDay};
 use crate::handlers::time::Time;
 use crate::handlers::upper::{self, Upper};
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
+use crate::transports::socket::SocketOptions;
+use crate::transports::tcp::{self, Tcp};
 
 /// All that this build knows by name.
 pub(crate) fn registry() -> Registry {
@@ -27,8 +29,17 @@ pub(crate) fn registry() -> Registry {
 }
 
 fn fill(registry: &mut Registry) -> Result<(), NameTaken> {
+    fill_transports(registry)?;
     fill_framings(registry)?;
     fill_handlers(registry)
+}
+
+fn fill_transports(registry: &mut Registry) -> Result<(), NameTaken> {
+    registry.add_transport(
+        Item::new("tcp", "a stream of bytes between two IP addresses").with_options(tcp::OPTIONS),
+        |options: SocketOptions| Ok(Arc::new(Tcp::new(options))),
+    )?;
+    Ok(())
 }
 
 fn fill_framings(registry: &mut Registry) -> Result<(), NameTaken> {

@@ -1,12 +1,18 @@
-//! What the IP transports share: socket options, addresses, inherited sockets.
+//! What the transports over sockets share: options, addresses, inherited sockets, accepting.
 //!
 //! [`SocketOptions`] are read from an endpoint's query. [`SocketOptions::bind`] makes the listening side's socket:
 //! names resolved, every option set before `bind`, or a socket adopted that this process inherited.
 //! [`SocketOptions::remotes`] and [`SocketOptions::unconnected`] serve the calling side. An error names the system
 //! call that failed.
 
+mod accept;
 mod bind;
 mod inherited;
+pub mod links;
+mod listen;
+pub mod names;
+mod prompt;
+mod reactor;
 mod resolve;
 
 use std::fmt;
@@ -14,15 +20,13 @@ use std::io;
 
 use serde::Deserialize;
 
+pub use self::accept::SocketAcceptor;
 pub use self::bind::{Bound, Buffer};
 pub use self::inherited::{Nature, Wanted, adopt};
+pub use self::listen::{DEFAULT_BACKLOG, listen, somaxconn};
 use crate::endpoint::Endpoint;
 use crate::options::{OptionDoc, Size};
 use crate::transport::{BindError, ConnectError};
-
-/// The backlog where none is asked for. The kernel clamps it to net.core.somaxconn, which has had this value since
-/// Linux 5.4.
-pub const DEFAULT_BACKLOG: u32 = 4096;
 
 /// The socket options of an endpoint. A transport lists in its table those that it has ([`STREAM_OPTIONS`],
 /// [`DATAGRAM_OPTIONS`]); the registry refuses the others by name.

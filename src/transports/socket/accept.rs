@@ -1,0 +1,78 @@
+//! Accepting connections from a listening socket, and opening them as links.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::names;
+use super::reactor::register;
+use crate::address::Address;
+use crate::transport::{Acceptor, Dialled, Incoming};
+
+/// Makes a conversation of an accepted socket, which does not block, and its peer's address.
+type Open = dyn Fn(OwnedFd, Address) -> io::Result<Dialled> + Send + Sync;
+
+/// Accepts the connections of one listening socket, with one system call each.
+pub struct SocketAcceptor {
+    socket: AsyncFd<OwnedFd>,
+    local: Address,
+    open: Arc<Open>,
+}
+
+impl SocketAcceptor {
+    /// Accepts from a socket that listens and does not block. `open` runs in the session's task.
+    ///
+    /// It must be called within a tokio runtime.
+    pub fn new(
+        socket: Socket,
+        open: impl Fn(OwnedFd, Address) -> io::Result<Dialled> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let local = names::local(&socket)?;
+        Ok(SocketAcceptor { socket: register(socket.into(), Interest::READABLE)?, local, open: Arc::new(open) })
+    }
+}
+
+impl Acceptor for SocketAcceptor {
+    fn local(&self) -> Address {
+        self.local.clone()
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Box<dyn Incoming>>>> {
+        loop {
+            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+            match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((socket, remote)) => {
+                    let incoming = Accepted { socket, remote: names::address(remote), open: self.open.clone() };
+                    return Poll::Ready(Ok(Some(Box::new(incoming))));
+                }
+                Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+                Err(errno) => return Poll::Ready(Err(errno.into())),
+            }
+        }
+    }
+}
+
+struct Accepted {
+    socket: OwnedFd,
+    remote: Address,
+    open: Arc<Open>,
+}
+
+#[async_trait]
+impl Incoming for Accepted {
+    fn remote(&self) -> &Address {
+        &self.remote
+    }
+
+    async fn open(self: Box<Self>) -> io::Result<Dialled> {
+        let Accepted { socket, remote, open } = *self;
+        open(socket, remote)
+    }
+}
