@@ -17,6 +17,7 @@ use crate::handlers::hello::{self, Hello};
 use crate::handlers::qotd::{self, QuoteOfTheDay};
 use crate::handlers::time::Time;
 use crate::handlers::upper::{self, Upper};
+use crate::handlers::whoami::{self, Whoami};
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
 use crate::transports::socket::SocketOptions;
 use crate::transports::tcp::{self, Tcp};
@@ -115,6 +116,10 @@ fn fill_handlers(registry: &mut Registry) -> Result<(), NameTaken> {
         .add_handler(Item::new("upper", "answers in capitals").with_options(upper::OPTIONS), |upper: Upper, _| {
             Ok(Arc::new(upper))
         })?;
+    registry.add_handler(
+        Item::new("whoami", "answers with what the server sees of the conversation").with_options(whoami::OPTIONS),
+        |settings, _| Ok(Arc::new(Whoami::new(settings))),
+    )?;
     Ok(())
 }
 

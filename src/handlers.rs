@@ -12,3 +12,4 @@ pub mod qotd;
 pub(crate) mod rehearsal;
 pub mod time;
 pub mod upper;
+pub mod whoami;
