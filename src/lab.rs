@@ -3,13 +3,24 @@
 //! Two hosts that exist only inside this process ([`Topology`]) are joined by a virtual cable. Nothing outside of
 //! them is touched, and nothing of them is left when the process ends, however it ends.
 
+mod exchange;
+pub mod experiments;
+pub mod ground;
 pub mod host;
 pub mod isolation;
+pub mod model;
 mod netlink;
+pub mod outcome;
+mod pktinfo;
+pub mod report;
+pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod topology;
 
+pub use experiments::Experiment;
+pub use ground::Ground;
 pub use host::Host;
 pub use isolation::Unavailable;
+pub use outcome::Outcome;
 pub use topology::{Side, Topology};

@@ -104,6 +104,15 @@ impl Host {
         }
     }
 
+    /// The number of a device on this host.
+    ///
+    /// # Errors
+    /// What `if_nametoindex` says: there is none of that name.
+    pub fn index_of(&self, device: &str) -> io::Result<u32> {
+        let device = device.to_owned();
+        self.run(move || Ok(nix::net::if_::if_nametoindex(device.as_str())?))
+    }
+
     /// Sets a sysctl of this host's network, such as `net.ipv4.icmp_ratelimit`.
     ///
     /// # Errors

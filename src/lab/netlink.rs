@@ -6,16 +6,16 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::address::AddressFlags;
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, State};
-use rtnetlink::packet_route::route::RouteType;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::time::{Instant, sleep};
 
 use super::host::Host;
 
-/// How long a cable may take to come up; it takes a few milliseconds.
-const UP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the kernel may take to put something to use; it takes a few milliseconds.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a route leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(crate) enum Step {
     Route(IpAddr, u8, Via),
     /// Waits until a device is connected.
     WaitUp(&'static str),
+    /// Waits until an IPv6 address of this host is in use, which the kernel sees to after it has been added.
+    WaitUsable(Ipv6Addr),
 }
 
 /// Joins two hosts by a cable: a device of that name appears on each.
@@ -75,11 +77,7 @@ impl Step {
             Step::Address(device, address, prefix) => {
                 let mut request = netlink.address().add(index_of(device)?, address, prefix);
                 // No duplicate can exist here, so the address works at once.
-                request.message_mut().header.flags |= rtnetlink::packet_route::address::AddressHeaderFlags::Nodad;
-                request
-                    .message_mut()
-                    .attributes
-                    .push(rtnetlink::packet_route::address::AddressAttribute::Flags(AddressFlags::Nodad));
+                request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
                 request.execute().await
             }
             Step::Route(IpAddr::V4(to), prefix, via) => {
@@ -100,7 +98,8 @@ impl Step {
                 };
                 netlink.route().add(route.build()).execute().await
             }
-            Step::WaitUp(device) => return wait_up(netlink, device).await,
+            Step::WaitUp(device) => return until(&what, async || is_up(netlink, device).await).await,
+            Step::WaitUsable(ip) => return until(&what, async || has_local_route(netlink, ip).await).await,
         };
         done.map_err(|error| failed(&what, &error))
     }
@@ -117,24 +116,35 @@ impl Via {
     }
 }
 
-/// The first end of a cable to be switched on gets its queue only when the kernel's link watcher has run.
-async fn wait_up(netlink: &Handle, device: &str) -> io::Result<()> {
-    let deadline = Instant::now() + UP_TIMEOUT;
-    loop {
-        let mut links = netlink.link().get().match_name(device).execute();
-        let link = links.try_next().await.map_err(|error| failed(&format!("asking for {device}"), &error))?;
-        let is_up = link.is_some_and(|link| {
-            let state = link.attributes.iter().any(|one| matches!(one, LinkAttribute::OperState(State::Up)));
-            state || link.header.flags.contains(LinkFlags::Loopback)
-        });
-        if is_up {
-            return Ok(());
-        }
+/// Asks again until it is so. The kernel's workers take some milliseconds.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> io::Result<bool>) -> io::Result<()> {
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
+    while !is_so().await? {
         if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("the cable {device} does not come up")));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what}: it does not happen")));
         }
         sleep(Duration::from_millis(1)).await;
     }
+    Ok(())
+}
+
+/// The first end of a cable to be switched on gets its queue only when the kernel's link watcher has run.
+async fn is_up(netlink: &Handle, device: &str) -> io::Result<bool> {
+    let mut links = netlink.link().get().match_name(device).execute();
+    let link = links.try_next().await.map_err(|error| failed(&format!("asking for {device}"), &error))?;
+    Ok(link.is_some_and(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up))))
+}
+
+/// An IPv6 address gets its local route, and answers neighbours, only when its worker has run.
+async fn has_local_route(netlink: &Handle, ip: Ipv6Addr) -> io::Result<bool> {
+    let destination = RouteAttribute::Destination(RouteAddress::Inet6(ip));
+    let mut routes = netlink.route().get(RouteMessageBuilder::<Ipv6Addr>::new().build()).execute();
+    while let Some(route) = routes.try_next().await.map_err(|error| failed("asking for routes", &error))? {
+        if route.header.kind == RouteType::Local && route.attributes.contains(&destination) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Runs netlink requests in the namespace of a host.

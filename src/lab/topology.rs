@@ -152,9 +152,20 @@ impl Topology {
                 Step::Route(Ipv4Addr::new(203, 0, 113, 0).into(), 24, Via::Gateway(SERVER_V4.into())),
                 Step::WaitUp("eth0"),
                 Step::WaitUp("eth1"),
+                Step::WaitUsable(CLIENT_V6),
+                Step::WaitUsable(CLIENT_LINK_LOCAL),
             ],
         )?;
-        netlink::set_up(&server, vec![Step::WaitUp("eth0"), Step::WaitUp("eth1")])?;
+        netlink::set_up(
+            &server,
+            vec![
+                Step::WaitUp("eth0"),
+                Step::WaitUp("eth1"),
+                Step::WaitUsable(SERVER_V6),
+                Step::WaitUsable(SERVER_V6_SECOND),
+                Step::WaitUsable(SERVER_LINK_LOCAL),
+            ],
+        )?;
         Ok(Topology { server, client, unset })
     }
 
