@@ -21,6 +21,7 @@ use crate::handlers::whoami::{self, Whoami};
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
 use crate::transports::socket::SocketOptions;
 use crate::transports::tcp::{self, Tcp};
+use crate::transports::udp::{self, Udp};
 
 /// All that this build knows by name.
 pub(crate) fn registry() -> Registry {
@@ -39,6 +40,10 @@ fn fill_transports(registry: &mut Registry) -> Result<(), NameTaken> {
     registry.add_transport(
         Item::new("tcp", "a stream of bytes between two IP addresses").with_options(tcp::OPTIONS),
         |options: SocketOptions| Ok(Arc::new(Tcp::new(options))),
+    )?;
+    registry.add_transport(
+        Item::new("udp", "single datagrams; a reply leaves from the address that was asked").with_options(udp::OPTIONS),
+        |options: SocketOptions| Ok(Arc::new(Udp::new(options))),
     )?;
     Ok(())
 }

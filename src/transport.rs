@@ -136,8 +136,9 @@ pub trait DatagramSocket: Send {
     /// Appends what came, at least one datagram. An error never ends the socket's loop: it is counted.
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>>;
 
-    /// Sends, and says how many bytes of the payload are gone: whole datagrams, at least one. Waits only for room in
-    /// this socket's own buffer; a peer that has no room is an error of kind `WouldBlock`, and its datagram is lost.
+    /// Sends, and says how many bytes of the payload are gone: whole datagrams, at least one. An error is about the
+    /// first datagram alone, which is lost. Waits only for room in this socket's own buffer; a peer that has no room
+    /// is an error of kind `WouldBlock`.
     fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>>;
 }
 

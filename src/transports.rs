@@ -1,4 +1,6 @@
 //! The transports that ship, a file each, and the socket options that they share.
 
+mod outgoing;
 pub mod socket;
 pub mod tcp;
+pub mod udp;

@@ -83,6 +83,7 @@ const IPV4: OptionDoc = doc("ipv4", "yes|no", "no", "only IPv4 addresses");
 const IPV6: OptionDoc = doc("ipv6", "yes|no", "no", "only IPv6 addresses");
 const NODELAY: OptionDoc = doc("nodelay", "yes|no", "yes", "send small segments at once");
 const RECV_BUFFER: OptionDoc = doc("recv-buffer", "SIZE", "the kernel's", "the kernel's receive buffer");
+const RECV_BUFFER_DATAGRAM: OptionDoc = doc("recv-buffer", "SIZE", "4MiB", "the kernel's receive buffer");
 const REUSE_ADDR_STREAM: OptionDoc = doc("reuse-addr", "yes|no", "yes", "bind beside connections in TIME_WAIT");
 const REUSE_ADDR_DATAGRAM: OptionDoc =
     doc("reuse-addr", "yes|no", "no", "share the port; the last that is bound gets the datagrams");
@@ -94,9 +95,13 @@ const V6_ONLY: OptionDoc = doc("v6-only", "yes|no|system", "no", "whether [::] l
 pub const STREAM_OPTIONS: &[OptionDoc] =
     &[BACKLOG, DEVICE, FREEBIND, IPV4, IPV6, NODELAY, RECV_BUFFER, REUSE_ADDR_STREAM, REUSE_PORT, SEND_BUFFER, V6_ONLY];
 
+/// The receive buffer of a datagram socket where none is asked for: what comes while the task is busy must wait there,
+/// and the kernel's own default of 208 KiB is a few hundred small datagrams.
+pub const DATAGRAM_RECEIVE_BUFFER: usize = 4 << 20;
+
 /// The socket options of transports over UDP.
 pub const DATAGRAM_OPTIONS: &[OptionDoc] =
-    &[DEVICE, FREEBIND, IPV4, IPV6, RECV_BUFFER, REUSE_ADDR_DATAGRAM, REUSE_PORT, SEND_BUFFER, V6_ONLY];
+    &[DEVICE, FREEBIND, IPV4, IPV6, RECV_BUFFER_DATAGRAM, REUSE_ADDR_DATAGRAM, REUSE_PORT, SEND_BUFFER, V6_ONLY];
 
 /// A step that failed on the way to a socket, before it is known whether it was to be bound or connected.
 #[derive(Debug)]

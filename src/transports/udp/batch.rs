@@ -1,0 +1,208 @@
+//! A UDP socket that sends and receives many datagrams with one system call.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use nix::sys::socket::{setsockopt, sockopt as nix_sockopt};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::receive::receive;
+use crate::transports::socket::FailedStep;
+
+/// The most bytes in one UDP datagram over IPv4: 65,535 without an IP and a UDP header. Segments that are sent
+/// together may not be more either.
+pub(super) const LARGEST: usize = 65_507;
+
+/// The socket, registered with the reactor.
+#[derive(Debug)]
+pub(super) struct BatchSocket {
+    io: Arc<UdpSocket>,
+    batches: UdpSocketState,
+    /// How many datagrams the device takes at once; 1 after it took none.
+    segments: usize,
+}
+
+/// Datagrams of one size to one peer, as in [`Transmit`](crate::transport::Transmit).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segments<'a> {
+    pub(super) to: SocketAddr,
+    /// The address to send them from; the kernel's choice where none is given.
+    pub(super) from: Option<IpAddr>,
+    pub(super) payload: &'a [u8],
+    pub(super) segment: usize,
+}
+
+impl BatchSocket {
+    /// Takes over a socket that does not block, and has it tell where each datagram was sent to.
+    pub(super) fn new(socket: Socket) -> Result<Self, FailedStep> {
+        let io = UdpSocket::from_std(socket.into()).map_err(|error| FailedStep::new("epoll_ctl", error))?;
+        let io = Arc::new(io);
+        let batches = UdpSocketState::new((&*io).into())
+            .map_err(|error| FailedStep::new("setsockopt(IP_PKTINFO, UDP_GRO)", error))?;
+        settle(&io)?;
+        let segments = batches.max_gso_segments();
+        Ok(BatchSocket { io, batches, segments })
+    }
+
+    pub(super) fn io(&self) -> &Arc<UdpSocket> {
+        &self.io
+    }
+
+    pub(super) fn max_segments(&self) -> usize {
+        self.segments
+    }
+
+    /// Hands on what came, at least one datagram.
+    pub(super) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        mut deliver: impl FnMut(&RecvMeta, Bytes),
+    ) -> Poll<io::Result<()>> {
+        loop {
+            // Takes from the task's budget, so that a flood on this socket lets other tasks run.
+            ready!(self.io.poll_recv_ready(cx))?;
+            let mut outcome = None;
+            let _ = self.io.try_io(Interest::READABLE, || {
+                let received = receive(
+                    |buffers, metas| self.batches.recv((&*self.io).into(), buffers, metas),
+                    |meta, payload| deliver(meta, payload),
+                );
+                match received {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+                    // The kernel stopped because there was no more: the next call would say so, and need not be made.
+                    Ok(count) if count < BATCH_SIZE => {
+                        outcome = Some(Ok(()));
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                    other => {
+                        outcome = Some(other.map(drop));
+                        Ok(())
+                    }
+                }
+            });
+            if let Some(outcome) = outcome {
+                return Poll::Ready(outcome);
+            }
+        }
+    }
+
+    /// Sends as many as the kernel takes at once, and says how many bytes are gone: whole datagrams, at least one. An
+    /// error is about the first datagram alone.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, segments: Segments<'_>) -> Poll<io::Result<usize>> {
+        if segments.to.port() == 0 {
+            // The kernel says EINVAL, which does not tell it from a device that takes no batches.
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "port 0 cannot be sent to");
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            ready!(self.io.poll_send_ready(cx))?;
+            let sent = self.io.try_io(Interest::WRITABLE, || send(&self.batches, &self.io, self.segments, segments));
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(Sent { bytes, device_takes_batches }) => {
+                    if !device_takes_batches {
+                        tracing::debug!("the device takes no batches of datagrams; sending them one by one");
+                        self.segments = 1;
+                    }
+                    return Poll::Ready(Ok(bytes));
+                }
+            }
+        }
+    }
+}
+
+struct Sent {
+    bytes: usize,
+    device_takes_batches: bool,
+}
+
+fn send(
+    batches: &UdpSocketState,
+    io: &UdpSocket,
+    max_segments: usize,
+    Segments { to, from, payload, segment }: Segments<'_>,
+) -> io::Result<Sent> {
+    let call = |contents, segment_size, src_ip| {
+        let transmit = quinn_udp::Transmit { destination: to, ecn: None, contents, segment_size, src_ip };
+        batches.try_send(io.into(), &transmit)
+    };
+    let at_once = max_segments.min(LARGEST / segment).max(1);
+    let batch = &payload[..payload.len().min(at_once * segment)];
+    if batch.len() <= segment {
+        return send_one(batch, from, call).map(|()| Sent { bytes: batch.len(), device_takes_batches: true });
+    }
+    match call(batch, Some(segment), from) {
+        Ok(()) => Ok(Sent { bytes: batch.len(), device_takes_batches: true }),
+        Err(error) if is_about_the_batch(&error) => {
+            let mut bytes = 0;
+            for datagram in batch.chunks(segment) {
+                match send_one(datagram, from, call) {
+                    Ok(()) => bytes += datagram.len(),
+                    // What is gone is reported first; this one is met again.
+                    Err(_) if bytes > 0 => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            // Other errors are about this peer's path or this size: the next batch may well be taken.
+            let device_takes_batches = error.raw_os_error() != Some(Errno::IO.raw_os_error());
+            Ok(Sent { bytes, device_takes_batches })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A request to a broadcast address is answered from an address that the kernel picks: the one that was asked belongs
+/// to no host. (What is broadcast to all networks is told apart before; to one network, only the kernel can.)
+fn send_one<'a>(
+    datagram: &'a [u8],
+    from: Option<IpAddr>,
+    call: impl Fn(&'a [u8], Option<usize>, Option<IpAddr>) -> io::Result<()>,
+) -> io::Result<()> {
+    match call(datagram, None, from) {
+        Err(error) if may_be_broadcast(from) && is_about_the_source(&error) => call(datagram, None, None),
+        sent => sent,
+    }
+}
+
+fn may_be_broadcast(from: Option<IpAddr>) -> bool {
+    from.is_some_and(|ip| ip.to_canonical().is_ipv4())
+}
+
+fn is_about_the_source(error: &io::Error) -> bool {
+    [Errno::INVAL, Errno::NETUNREACH].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// EIO: the device computes no checksums; EINVAL and EMSGSIZE: a segment is longer than the path's MTU.
+fn is_about_the_batch(error: &io::Error) -> bool {
+    [Errno::IO, Errno::INVAL, Errno::MSGSIZE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Takes back what quinn-udp sets for QUIC and a service of datagrams does not want.
+fn settle(io: &UdpSocket) -> Result<(), FailedStep> {
+    let failed = |option: &str, error: Errno| FailedStep::new(format!("setsockopt({option})"), error);
+    // Long answers are fragmented rather than refused. What the path's MTU is said to be is left out of account, since
+    // anybody can say it; routers fragment further where they must (ip(7)).
+    sockopt::set_ip_mtu_discover(io, Ipv4PathMtuDiscovery::OMIT).map_err(|error| failed("IP_MTU_DISCOVER", error))?;
+    let is_v6 = io.local_addr().map_err(|error| FailedStep::new("getsockname", error))?.is_ipv6();
+    if is_v6 {
+        // In IPv6 only the sender fragments, so it must know the path's MTU (RFC 8201).
+        sockopt::set_ipv6_mtu_discover(io, Ipv6PathMtuDiscovery::WANT)
+            .map_err(|error| failed("IPV6_MTU_DISCOVER", error))?;
+        setsockopt(io, nix_sockopt::Ipv6DontFrag, &false)
+            .map_err(|errno| FailedStep::new("setsockopt(IPV6_DONTFRAG)", errno))?;
+        sockopt::set_ipv6_recvtclass(io, false).map_err(|error| failed("IPV6_RECVTCLASS", error))?;
+    }
+    // Nobody reads the time of arrival nor the congestion marks, and each costs the kernel a little per datagram.
+    sockopt::set_ip_recvtos(io, false).map_err(|error| failed("IP_RECVTOS", error))?;
+    setsockopt(io, nix_sockopt::ReceiveTimestampns, &false)
+        .map_err(|errno| FailedStep::new("setsockopt(SO_TIMESTAMPNS)", errno))
+}

@@ -1,0 +1,142 @@
+//! Receiving in batches, without memory of its own for each socket or each datagram.
+//!
+//! The kernel writes into large buffers that belong to the thread: one system call fills up to [`BATCH_SIZE`] of them,
+//! and generic receive offload may put up to 64 datagrams of one sender and size into each (`UDP_GRO`, udp(7)). They
+//! have room for the longest there can be, so nothing is ever cut. What came is copied to where it is used, many small
+//! datagrams into one piece of memory, which is used again once all of them are gone.
+
+use std::cell::RefCell;
+use std::io::{self, IoSliceMut};
+
+use bytes::{Bytes, BytesMut};
+use quinn_udp::{BATCH_SIZE, RecvMeta};
+
+/// No datagram is longer, and neither is what the kernel joins to one (`GRO_LEGACY_MAX_SIZE`).
+const BUFFER_SIZE: usize = 64 * 1024;
+/// Small enough that a datagram which is kept for long keeps little else in memory.
+const ARENA_SIZE: usize = 16 * 1024;
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::default());
+}
+
+#[derive(Default)]
+struct Buffers {
+    /// 2 MiB of addresses, of which the kernel provides only the pages that are written to: as a rule one or two for
+    /// each buffer.
+    incoming: Vec<u8>,
+    arena: BytesMut,
+}
+
+/// Runs one receiving system call and hands on what it brought, each datagram by itself. Returns how many buffers were
+/// filled: fewer than [`BATCH_SIZE`] means that there was no more.
+pub(super) fn receive(
+    call: impl FnOnce(&mut [IoSliceMut<'_>], &mut [RecvMeta]) -> io::Result<usize>,
+    mut deliver: impl FnMut(&RecvMeta, Bytes),
+) -> io::Result<usize> {
+    BUFFERS.with_borrow_mut(|Buffers { incoming, arena }| {
+        incoming.resize(BATCH_SIZE * BUFFER_SIZE, 0);
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let mut chunks = incoming.chunks_exact_mut(BUFFER_SIZE);
+        let mut slices: [_; BATCH_SIZE] = std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+        let count = call(&mut slices, &mut metas)?;
+        let filled = || slices.iter().zip(&metas).take(count);
+        let total = filled().map(|(_, meta)| meta.len).sum::<usize>();
+        if arena.capacity() < total {
+            arena.reserve(total.max(ARENA_SIZE));
+        }
+        for (buffer, meta) in filled() {
+            arena.extend_from_slice(&buffer[..meta.len]);
+            split(arena.split().freeze(), meta.stride, |payload| deliver(meta, payload));
+        }
+        Ok(count)
+    })
+}
+
+/// Takes joined datagrams apart. All have the size `stride`, but for the last, which may be shorter; an empty one comes
+/// alone.
+fn split(mut joined: Bytes, stride: usize, mut deliver: impl FnMut(Bytes)) {
+    let stride = stride.max(1);
+    while joined.len() > stride {
+        deliver(joined.split_to(stride));
+    }
+    deliver(joined);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(size: usize, stride: usize) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        split(Bytes::from(vec![0; size]), stride, |piece| sizes.push(piece.len()));
+        sizes
+    }
+
+    #[test]
+    fn joined_datagrams_are_split_by_their_stride() {
+        for (size, stride, expected) in [
+            (0, 0, vec![0]),
+            (5, 5, vec![5]),
+            (10, 5, vec![5, 5]),
+            (12, 5, vec![5, 5, 2]),
+            (5, 1500, vec![5]),
+            (3, 0, vec![1, 1, 1]),
+        ] {
+            assert_eq!(pieces(size, stride), expected, "{size} by {stride}");
+        }
+    }
+
+    /// Stands for the system call: writes each text to a buffer.
+    fn brings<'a>(texts: &'a [&'a [u8]]) -> impl FnOnce(&mut [IoSliceMut<'_>], &mut [RecvMeta]) -> io::Result<usize> {
+        move |buffers, metas| {
+            for ((buffer, meta), text) in buffers.iter_mut().zip(metas).zip(texts) {
+                buffer[..text.len()].copy_from_slice(text);
+                (meta.len, meta.stride) = (text.len(), text.len());
+            }
+            Ok(texts.len())
+        }
+    }
+
+    #[test]
+    fn every_buffer_has_room_for_the_longest_datagram() {
+        let check = |buffers: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]| {
+            assert_eq!((buffers.len(), metas.len()), (BATCH_SIZE, BATCH_SIZE));
+            assert!(buffers.iter().all(|buffer| buffer.len() == 65_536));
+            Ok(0)
+        };
+        assert_eq!(receive(check, |_, _| panic!("nothing came")).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_came_stays_as_it_is_while_more_comes() {
+        let mut kept = Vec::new();
+        for round in 0..2000_u32 {
+            let text = round.to_string();
+            receive(brings(&[text.as_bytes(), b"", b"x"]), |_, payload| kept.push(payload)).unwrap();
+        }
+        for (round, came) in kept.chunks(3).enumerate() {
+            assert_eq!(came, [round.to_string().as_bytes(), b"", b"x"]);
+        }
+    }
+
+    #[test]
+    fn memory_is_used_again_when_what_came_is_gone() {
+        let mut places = std::collections::HashSet::new();
+        for _ in 0..10_000 {
+            receive(brings(&[b"0123456789abcdef"]), |_, payload| {
+                places.insert(payload.as_ptr().addr() / ARENA_SIZE);
+            })
+            .unwrap();
+        }
+        // 160 kB went through one arena, which may lie across two of these blocks.
+        assert!(places.len() <= 2, "{places:?}");
+    }
+
+    #[test]
+    fn an_error_of_the_call_is_handed_on() {
+        let fails = |_: &mut [IoSliceMut<'_>], _: &mut [RecvMeta]| Err(io::ErrorKind::ConnectionRefused.into());
+        let error = receive(fails, |_, _| panic!("nothing came")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
