@@ -22,10 +22,12 @@ pub mod link;
 #[cfg(feature = "cli")]
 pub mod machine;
 pub mod options;
+mod random;
 pub mod registry;
 pub mod server;
 pub mod service;
 pub mod session;
+pub mod testing;
 pub mod timestamp;
 pub mod transport;
 pub mod transports;

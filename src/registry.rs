@@ -71,6 +71,18 @@ impl Item {
     fn takes(&self, option: &str) -> bool {
         self.options.iter().any(|known| known.name == option)
     }
+
+    /// Names the first option that it does not take.
+    fn check(&self, kind: Kind, options: &Options) -> Result<(), ResolveError> {
+        options.iter().find(|(option, _)| !self.takes(option)).map_or(Ok(()), |(unknown, _)| {
+            Err(ResolveError::UnknownOption {
+                scope: format!("the {kind} `{}`", self.name),
+                name: unknown.to_owned(),
+                nearest: nearest(unknown, self.options.iter().map(|option| option.name)),
+                owners: Vec::new(),
+            })
+        })
+    }
 }
 
 /// For items that take no options.
@@ -260,19 +272,20 @@ impl Registry {
 
     /// A handler from its name and options: `hello` or `hello?welcome=hi`.
     pub fn handler(&self, spec: &str) -> Result<NamedHandler, ResolveError> {
-        let (name, query) = spec.split_once('?').unwrap_or((spec, ""));
+        let (name, options) = split_spec(spec)?;
         let entry = find(&self.handlers, Kind::Handler, name)?;
-        let options = Options::parse(query)?;
-        if let Some((unknown, _)) = options.iter().find(|(option, _)| !entry.item.takes(option)) {
-            return Err(ResolveError::UnknownOption {
-                scope: format!("the handler `{name}`"),
-                name: unknown.to_owned(),
-                nearest: nearest(unknown, entry.item.options.iter().map(|option| option.name)),
-                owners: Vec::new(),
-            });
-        }
+        entry.item.check(Kind::Handler, &options)?;
         let handler = (entry.factory)(&options, self)?;
         Ok(NamedHandler { name: entry.item.name, handler })
+    }
+
+    /// A framing from its name and options: `lines` or `lines?max-line=1KiB`. `largest` is the size in bytes of the
+    /// largest message that it takes from a peer.
+    pub fn framing(&self, spec: &str, largest: LargestMessage) -> Result<Arc<dyn Framing>, ResolveError> {
+        let (name, options) = split_spec(spec)?;
+        let entry = find(&self.framings, Kind::Framing, name)?;
+        entry.item.check(Kind::Framing, &options)?;
+        Ok((entry.factory)(&options, largest)?)
     }
 
     /// A service: an endpoint to bind, and the handler that answers there. No I/O is done.
@@ -339,7 +352,7 @@ impl Registry {
         }
 
         let framing =
-            self.framing(endpoint, capabilities, framing_name.as_deref(), &mut options, limits.max_message)?;
+            self.framing_of(endpoint, capabilities, framing_name.as_deref(), &mut options, limits.max_message)?;
         if let Some((unknown, _)) = options.iter().next() {
             return Err(self.unknown_option(endpoint, unknown));
         }
@@ -358,7 +371,7 @@ impl Registry {
         })
     }
 
-    fn framing(
+    fn framing_of(
         &self,
         endpoint: &Endpoint,
         capabilities: Capabilities,
@@ -447,6 +460,12 @@ fn add<F>(names: &mut Names<F>, kind: Kind, item: Item, factory: F) -> Result<()
     }
     names.insert(item.name, Entry { item, factory });
     Ok(())
+}
+
+/// Splits `hello?welcome=hi` into the name and the options.
+fn split_spec(spec: &str) -> Result<(&str, Options), OptionError> {
+    let (name, query) = spec.split_once('?').unwrap_or((spec, ""));
+    Ok((name, Options::parse(query)?))
 }
 
 fn find<'a, F>(names: &'a Names<F>, kind: Kind, name: &str) -> Result<&'a Entry<F>, ResolveError> {

@@ -1,0 +1,60 @@
+//! A conformance kit: what every transport, layer, framing and handler must do, as functions to be called in a test.
+//!
+//! Each returns a [`Failure`] with a sentence about what is wrong, so that a test is a few lines and a failure says
+//! what to mend. The same functions judge what ships with greetd, in its tests and its fuzz targets.
+//!
+//! ```
+//! use greetd::testing::{Outcome, framing_conforms};
+//!
+//! fn my_framing_conforms() -> Outcome {
+//!     framing_conforms(&greetd::framings::netstring::Netstring { largest: 1000 }, 1000)
+//! }
+//! # my_framing_conforms().unwrap();
+//! ```
+
+pub mod framing;
+pub mod text;
+
+use std::fmt;
+
+pub use framing::framing_conforms;
+
+/// How a check ended.
+pub type Outcome = Result<(), Failure>;
+
+/// What does not conform, as a sentence.
+///
+/// Its `Debug` is the sentence too: that is what a test shows that returns an [`Outcome`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Failure(String);
+
+impl Failure {
+    /// That sentence.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Failure(sentence.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Fails with the sentence unless the condition holds.
+fn check(holds: bool, sentence: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(Failure(sentence())) }
+}
+
+/// Bytes as a failure shows them.
+fn in_short(bytes: &[u8]) -> String {
+    format!("{:?}", crate::escape::Escaped::new(bytes))
+}
