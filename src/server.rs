@@ -38,6 +38,8 @@ mod outbox;
 mod peers;
 mod permits;
 mod shutdown;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,12 +24,21 @@ pub(super) async fn run(listening: Arc<Listening>, incoming: Box<dyn Incoming>, 
     let ending = converse(&*service.handler, &mut session, &service.limits, &listening.hub.shutdown, opened).await;
     record.totals = session.wire().lock().totals();
     if ending.orderly {
-        // The peer must take what is left, at its own speed and no longer than the write clock allows.
-        let _ = timeout(service.limits.write_timeout, session.close()).await;
+        close(session, service.limits.write_timeout).await;
     }
     record.end(ending);
     drop(permit);
     listening.hub.session_ended.notify_one();
+}
+
+/// Lets the peer take what is left, at its own speed, as long as it takes any of it within the write clock.
+async fn close(mut session: Session, limit: Duration) {
+    while timeout(limit, session.finish()).await.is_err() {
+        if !session.wire().lock().take_progress() {
+            return;
+        }
+    }
+    let _ = timeout(limit, session.close()).await;
 }
 
 /// Opens link and layers under the handshake clock. What fails here is counted and is no session.

@@ -116,7 +116,8 @@ fn poll_handler(
         Err(panic) => Poll::Ready(Ending {
             reason: CloseReason::Panicked,
             error: Some(panic_text(panic.as_ref()).to_owned()),
-            orderly: false,
+            // What it answered before is owed to the peer.
+            orderly: true,
         }),
     }
 }

@@ -113,14 +113,14 @@ impl Table {
 
     fn deliver(&mut self, datagram: Datagram, limit: Option<usize>) {
         let key = (datagram.remote, datagram.local);
-        let slot = match self.peers.get(&key) {
-            Some(index) => &mut self.ring[*index],
-            None => match self.begin(key) {
-                Some(index) => &mut self.ring[index],
-                None => return,
-            },
+        let slot = if let Some(index) = self.peers.get(&key) {
+            let slot = &mut self.ring[*index];
+            slot.heard = true;
+            slot
+        } else {
+            let Some(index) = self.begin(key) else { return };
+            &mut self.ring[index]
         };
-        slot.heard = true;
         if !slot.inbox.deliver(datagram.payload, limit) {
             lock(&self.port).note_loss(&slot.key.0, Loss::Overflow, None);
         }
@@ -173,7 +173,8 @@ impl Table {
             (ended_key, number)
         }));
         let index = self.ring.len();
-        self.ring.push(Slot { key: key.clone(), session: number, inbox, heard: true });
+        // A peer is spared once it was heard a second time: sources that speak once displace one another.
+        self.ring.push(Slot { key: key.clone(), session: number, inbox, heard: false });
         self.peers.insert(key, index);
         Some(index)
     }

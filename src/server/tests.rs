@@ -1,0 +1,6 @@
+//! How the engine behaves, over transports that the tests script, on the paused clock.
+
+mod accepting;
+mod conversations;
+mod datagrams;
+mod scripted;

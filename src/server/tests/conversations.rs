@@ -1,0 +1,256 @@
+//! The clocks, the drain and the panics of single conversations.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::scripted::{Knock, connections, settle};
+use crate::error::Result;
+use crate::handler::{Handler, handler_fn, reply_fn};
+use crate::session::Session;
+
+fn echo() -> impl Handler {
+    reply_fn(<[u8]>::to_vec)
+}
+
+/// Answers, and says goodbye when the conversation ends.
+struct Polite;
+
+#[async_trait]
+impl Handler for Polite {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        while let Some(message) = session.recv().await? {
+            session.send(&message).await?;
+        }
+        session.send(b"goodbye").await
+    }
+}
+
+/// Works for as many seconds as each message says.
+struct Slow;
+
+#[async_trait]
+impl Handler for Slow {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        while let Some(message) = session.recv().await? {
+            let seconds = std::str::from_utf8(&message).unwrap().parse().unwrap();
+            session.send(b"working").await?;
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            session.send(b"done").await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_is_written_when_the_handler_waits_for_something_else() {
+    let bench = connections(Slow).start().await;
+    let mut client = bench.connect();
+    let start = Instant::now();
+    client.send("30\n").await;
+    assert_eq!(client.line().await, "working");
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(client.line().await, "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_session_ends_after_the_idle_time_and_its_handler_may_say_goodbye() {
+    let bench = connections(Polite).limits("idle-timeout=60s").start().await;
+    let mut client = bench.connect();
+    let start = Instant::now();
+    tokio::time::advance(Duration::from_secs(50)).await;
+    client.send("still here\n").await;
+    assert_eq!(client.line().await, "still here");
+    assert_eq!(client.rest().await, "goodbye\n");
+    let lasted = start.elapsed();
+    assert!((Duration::from_secs(110)..Duration::from_secs(111)).contains(&lasted), "{lasted:?}");
+    drop(client);
+    settle().await;
+    assert_eq!(bench.counters().get("session.closed", "idle-timeout"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_byte_a_second_that_never_completes_a_message_holds_no_session_open() {
+    let bench = connections(echo()).limits("idle-timeout=10s").start().await;
+    let mut client = bench.connect();
+    let start = Instant::now();
+    for _ in 0..9 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.send("x").await;
+    }
+    assert_eq!(client.rest().await, "");
+    assert!(start.elapsed() < Duration::from_secs(11), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_works_is_not_idle() {
+    let bench = connections(Slow).limits("idle-timeout=5s").start().await;
+    let mut client = bench.connect();
+    client.send("60\n").await;
+    assert_eq!(client.line().await, "working");
+    assert_eq!(client.line().await, "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_is_cut_by_the_write_clock() {
+    let flood = handler_fn(|session| {
+        Box::pin(async move {
+            loop {
+                session.send(&[b'x'; 1000]).await?;
+            }
+        })
+    });
+    let bench = connections(flood).limits("write-timeout=30s").start().await;
+    let client = bench.connect();
+    let start = Instant::now();
+    while bench.counters().get("session.closed", "write-timeout") == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(start.elapsed() < Duration::from_secs(32));
+    }
+    assert!(start.elapsed() >= Duration::from_secs(30));
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_slowly_is_served_as_long_as_it_reads() {
+    let flood = handler_fn(|session| {
+        Box::pin(async move {
+            for _ in 0..400 {
+                session.send(&[b'x'; 999]).await?;
+            }
+            Ok(())
+        })
+    });
+    let bench = connections(flood).limits("write-timeout=30s").start().await;
+    let mut client = bench.connect();
+    let mut read = 0;
+    while read < 400 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(client.line().await.len(), 999, "after {read} lines");
+        read += 1;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_session_lasts_longer_than_the_total_time() {
+    let bench = connections(echo()).limits("total-timeout=10s&idle-timeout=60s").start().await;
+    let mut client = bench.connect();
+    let start = Instant::now();
+    for _ in 0..9 {
+        client.send("x\n").await;
+        assert_eq!(client.line().await, "x");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(client.rest().await, "");
+    assert_eq!(start.elapsed().as_secs(), 10);
+    settle().await;
+    assert_eq!(bench.counters().get("session.closed", "total-timeout"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_has_one_clock_which_no_byte_arms_again_and_it_delays_nobody() {
+    let bench = connections(echo()).layer(Knock).limits("handshake-timeout=5s").start().await;
+    let mut silent = bench.connect();
+    let mut dribbling = bench.connect();
+    let mut quick = bench.connect();
+    let start = Instant::now();
+    quick.send("abcdhello\n").await;
+    assert_eq!(quick.line().await, "hello");
+    assert!(start.elapsed() < Duration::from_secs(1));
+    for _ in 0..3 {
+        dribbling.send("x").await;
+        tokio::time::sleep(Duration::from_millis(1600)).await;
+    }
+    assert_eq!(dribbling.rest().await, "");
+    assert_eq!(silent.rest().await, "");
+    assert_eq!(start.elapsed().as_secs(), 5);
+    assert_eq!(bench.counters().get("connection.refused", "handshake-timeout"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_at_any_message_ends_its_own_session_alone() {
+    for fatal in 0..20 {
+        let fragile = reply_fn(move |message| {
+            assert!(message != fatal.to_string().as_bytes(), "it is {fatal}");
+            message.to_vec()
+        });
+        let bench = connections(fragile).start().await;
+        let (mut victim, mut other) = (bench.connect(), bench.connect());
+        for number in 0..=fatal {
+            victim.send(&format!("{number}\n")).await;
+        }
+        let echoed: String = (0..fatal).map(|number| format!("{number}\n")).collect();
+        assert_eq!(victim.rest().await, echoed, "what was answered before arrives");
+        other.send("and you?\n").await;
+        assert_eq!(other.line().await, "and you?");
+        drop(victim);
+        settle().await;
+        assert_eq!(bench.counters().get("session.closed", "panicked"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_over_the_limit_ends_the_session_and_is_counted() {
+    let bench = connections(echo()).limits("max-message=1KiB").start().await;
+    let mut client = bench.connect();
+    client.send("fits\n").await;
+    assert_eq!(client.line().await, "fits");
+    client.send(&"x".repeat(2000)).await;
+    assert_eq!(client.rest().await, "");
+    settle().await;
+    assert_eq!(bench.counters().get("session.closed", "protocol"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_idle_sessions_at_once_and_lets_busy_ones_finish() {
+    let bench = connections(Slow).start().await;
+    let (mut idle, mut busy) = (bench.connect(), bench.connect());
+    busy.send("7\n").await;
+    assert_eq!(busy.line().await, "working");
+    let start = Instant::now();
+    let (drained, (), ()) = tokio::join!(
+        bench.running.drain(Duration::from_secs(30)),
+        async {
+            assert_eq!(idle.rest().await, "");
+            assert!(start.elapsed() < Duration::from_secs(1), "the idle one ends at once");
+            drop(idle);
+        },
+        async {
+            assert_eq!(busy.rest().await, "done\n");
+            assert_eq!(start.elapsed().as_secs(), 7);
+            drop(busy);
+        }
+    );
+    assert_eq!((drained.finished, drained.cut, drained.failed), (2, 0, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_cuts_at_its_deadline_and_says_how_many() {
+    let bench = connections(Slow).start().await;
+    let mut clients = [bench.connect(), bench.connect(), bench.connect()];
+    clients[0].send("1000\n").await;
+    clients[1].send("1000\n").await;
+    settle().await;
+    let start = Instant::now();
+    let [first, second, third] = clients;
+    drop(third);
+    let drained = bench.running.drain(Duration::from_secs(30)).await;
+    assert_eq!((drained.finished, drained.cut), (1, 2));
+    assert_eq!(start.elapsed().as_secs(), 30);
+    drop((first, second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_sent_before_the_drain_is_still_answered() {
+    let bench = connections(echo()).start().await;
+    let mut client = bench.connect();
+    client.send("one\ntwo\n").await;
+    let (drained, rest) = tokio::join!(bench.running.drain(Duration::from_secs(30)), async {
+        let rest = client.rest().await;
+        drop(client);
+        rest
+    });
+    assert_eq!(rest, "one\ntwo\n");
+    assert_eq!((drained.finished, drained.cut), (1, 0));
+}

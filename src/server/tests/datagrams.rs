@@ -1,0 +1,265 @@
+//! Datagram sockets: shared sessions, sessions per peer, the bounds of both.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use nix::errno::Errno;
+
+use super::scripted::{datagrams, settle};
+use crate::address::Address;
+use crate::error::Result;
+use crate::handler::{Handler, Sessions, reply_fn};
+use crate::session::Session;
+
+const A: &str = "192.168.0.1:40001";
+const B: &str = "192.168.0.2:40002";
+const STRANGER: &str = "203.0.113.9:40000";
+
+/// Counts the messages of each peer.
+struct Counting;
+
+#[async_trait]
+impl Handler for Counting {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        let mut count = 0;
+        while let Some(message) = session.recv().await? {
+            count += 1;
+            assert!(message != "panic", "as it was told");
+            if message == "work" {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            if message == "leave" {
+                break;
+            }
+            session.send(format!("{count}").as_bytes()).await?;
+        }
+        session.send(b"goodbye").await
+    }
+}
+
+fn echo() -> impl Handler {
+    reply_fn(|message| {
+        assert!(message != b"panic", "as it was told");
+        message.to_vec()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_session_answers_whoever_spoke_last() {
+    let bench = datagrams(echo()).start().await;
+    bench.receive(A, b"a1");
+    bench.receive(B, b"b1");
+    bench.receive(A, b"a2");
+    assert_eq!(bench.answers(A).await, ["a1", "a2"]);
+    assert_eq!(bench.answers(B).await, ["b1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_session_that_panics_is_begun_anew_and_the_others_lose_nothing() {
+    let bench = datagrams(echo()).start().await;
+    for _ in 0..10 {
+        bench.receive(A, b"before");
+        bench.receive(B, b"panic");
+        bench.receive(A, b"after");
+    }
+    assert_eq!(bench.answers(A).await.len(), 20);
+    assert_eq!(bench.counters().get("session.closed", "panicked"), 10);
+}
+
+/// Never receives: a shared session of it is over before it began.
+struct Absent;
+
+#[async_trait]
+impl Handler for Absent {
+    async fn serve(&self, _: &mut Session) -> Result<()> {
+        Ok(())
+    }
+
+    fn sessions(&self) -> Sessions {
+        Sessions::Shared
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_session_that_ends_at_once_is_not_begun_anew_in_a_spin() {
+    let bench = datagrams(Absent).start().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let begun = bench.counters().total("session.opened");
+    assert!((5..25).contains(&begun), "{begun} sessions");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_peer_has_a_session_with_its_own_state() {
+    let bench = datagrams(Counting).start().await;
+    for _ in 0..3 {
+        bench.receive(A, b"x");
+    }
+    bench.receive(B, b"x");
+    assert_eq!(bench.answers(A).await, ["1", "2", "3"]);
+    assert_eq!(bench.answers(B).await, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_session_is_over_begins_a_new_one() {
+    let bench = datagrams(Counting).start().await;
+    bench.receive(A, b"x");
+    bench.receive(A, b"leave");
+    assert_eq!(bench.answers(A).await, ["1", "goodbye"]);
+    bench.receive(A, b"x");
+    assert_eq!(bench.answers(A).await, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_one_peer_s_session_leaves_the_others_alone() {
+    let bench = datagrams(Counting).start().await;
+    bench.receive(A, b"x");
+    bench.receive(B, b"panic");
+    bench.receive(A, b"x");
+    assert_eq!(bench.answers(A).await, ["1", "2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_peer_loses_its_own_datagrams_and_delays_nobody() {
+    let bench = datagrams(Counting).start().await;
+    bench.receive(A, b"work");
+    settle().await;
+    for _ in 0..100 {
+        bench.receive(A, b"x");
+    }
+    bench.receive(B, b"x");
+    assert_eq!(bench.answers(B).await, ["1"]);
+    // The first one is being worked on, 64 wait, the rest is lost.
+    assert_eq!(bench.counters().get("datagram.lost", "overflow"), 36);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(bench.answers(A).await.len(), 65);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_s_session_expires() {
+    let bench = datagrams(Counting).limits("idle-timeout=10s").start().await;
+    bench.receive(A, b"x");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(bench.answers(A).await, ["1", "goodbye"]);
+    assert_eq!(bench.counters().get("session.closed", "idle-timeout"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_full_table_the_peer_that_was_silent_for_longest_makes_room() {
+    let bench = datagrams(Counting).limits("max-sessions=2").start().await;
+    bench.receive(A, b"x");
+    bench.receive(B, b"x");
+    settle().await;
+    for port in 1..10u16 {
+        bench.receive(A, b"x");
+        let passer_by = Address::Ip(std::net::SocketAddr::from(([192, 168, 1, 1], port + 1024)));
+        bench.receive_bytes(passer_by, Bytes::from_static(b"x"));
+        settle().await;
+    }
+    assert_eq!(bench.answers(A).await.last().unwrap(), "10", "who keeps talking keeps its session");
+    assert_eq!(bench.counters().get("session.closed", "evicted"), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_thousand_sources_hold_no_more_sessions_than_the_table_has() {
+    let bench = datagrams(Counting).limits("max-sessions=100").start().await;
+    for number in 0..100_000u32 {
+        let source =
+            Address::Ip(std::net::SocketAddr::from((std::net::Ipv4Addr::from(number.swap_bytes() | 11), 5000)));
+        bench.receive_bytes(source, Bytes::from_static(b"x"));
+        if number % 1000 == 0 {
+            settle().await;
+            bench.sent.lock().unwrap().clear();
+        }
+    }
+    settle().await;
+    let counters = bench.counters();
+    let open = counters.total("session.opened") - counters.total("session.closed");
+    assert_eq!(open, 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cut_and_overlong_datagrams_are_counted_and_never_handed_on() {
+    let bench = datagrams(echo()).limits("max-message=4").start().await;
+    bench.receive_truncated(A);
+    bench.receive(A, b"12345");
+    bench.receive(A, b"1234");
+    assert_eq!(bench.answers(A).await, ["1234"]);
+    assert_eq!(bench.counters().get("datagram.lost", "too-long"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_receive_error_ends_the_loop_or_makes_it_spin() {
+    let bench = datagrams(echo()).start().await;
+    let start = tokio::time::Instant::now();
+    for _ in 0..640 {
+        bench.receive_fails(Errno::ECONNREFUSED);
+    }
+    bench.receive(A, b"x");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.answers(A).await, ["x"]);
+    assert_eq!(bench.counters().total("socket.failed"), 640);
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_gets_no_more_than_three_times_what_it_sent() {
+    let long = reply_fn(|message| vec![b'x'; message.len() * 100]);
+    let bench = datagrams(long).start().await;
+    bench.receive(STRANGER, b"x");
+    bench.receive(STRANGER, b"xx");
+    bench.receive(A, b"xx");
+    assert_eq!(bench.answers(STRANGER).await.iter().map(String::len).collect::<Vec<_>>(), [100]);
+    assert_eq!(bench.answers(A).await[0].len(), 200);
+    assert_eq!(bench.counters().get("datagram.lost", "amplification"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_responder_ignores_what_must_not_be_answered_and_counts_why() {
+    let bench = datagrams(echo()).start().await;
+    bench.receive("203.0.113.9:53", b"x");
+    bench.receive("0.0.0.1:5000", b"x");
+    for _ in 0..50 {
+        bench.receive(STRANGER, b"x");
+    }
+    assert_eq!(bench.answers(STRANGER).await.len(), 40);
+    assert_eq!(bench.counters().get("datagram.ignored", "service-port"), 1);
+    assert_eq!(bench.counters().get("datagram.ignored", "not-unicast"), 1);
+    assert_eq!(bench.counters().get("datagram.ignored", "rate"), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_answers_what_came_and_ends() {
+    for handler in [Box::new(echo()) as Box<dyn Handler>, Box::new(Counting)] {
+        let bench = datagrams(Boxed(handler)).start().await;
+        bench.receive(A, b"x");
+        settle().await;
+        let sent = bench.sent.clone();
+        let drained = bench.running.drain(Duration::from_secs(5)).await;
+        assert_eq!((drained.finished, drained.cut), (1, 0));
+        assert!(!sent.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_cuts_busy_peers_at_its_deadline() {
+    let bench = datagrams(Counting).start().await;
+    bench.receive(A, b"work");
+    bench.receive(B, b"x");
+    settle().await;
+    let drained = bench.running.drain(Duration::from_secs(1)).await;
+    assert_eq!((drained.finished, drained.cut), (1, 1));
+}
+
+struct Boxed(Box<dyn Handler>);
+
+#[async_trait]
+impl Handler for Boxed {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        self.0.serve(session).await
+    }
+
+    fn sessions(&self) -> Sessions {
+        self.0.sessions()
+    }
+}
