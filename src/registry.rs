@@ -378,7 +378,7 @@ impl Registry {
         name: Option<&str>,
         options: &mut Options,
         largest: usize,
-    ) -> Result<Option<(&'static str, Arc<dyn Framing>)>, ResolveError> {
+    ) -> Result<Option<NamedFraming>, ResolveError> {
         if capabilities.boundaries {
             return match name {
                 None => Ok(None),
@@ -444,6 +444,8 @@ pub struct NamedHandler {
     /// The handler.
     pub handler: Arc<dyn Handler>,
 }
+
+type NamedFraming = (&'static str, Arc<dyn Framing>);
 
 /// What an endpoint resolves to.
 struct Parts {

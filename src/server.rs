@@ -214,7 +214,7 @@ impl Running {
     /// Cancel-safe.
     pub async fn ended(&mut self) {
         while let Some(ended) = self.tasks.join_next().await {
-            self.report.add(ended);
+            self.report.add(&ended);
         }
     }
 
@@ -270,7 +270,7 @@ impl Report {
         }
     }
 
-    fn add(&mut self, ended: Result<Report, JoinError>) {
+    fn add(&mut self, ended: &Result<Report, JoinError>) {
         match ended {
             Ok(report) => {
                 self.finished += report.finished;

@@ -140,6 +140,8 @@ impl From<Unresolved> for io::Error {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
 
     #[test]
@@ -151,8 +153,7 @@ mod tests {
 
     #[test]
     fn each_errno_has_its_verdict() {
-        let errno = |number: nix::errno::Errno| io::Error::from_raw_os_error(number as i32);
-        use nix::errno::Errno;
+        let errno = |number: Errno| io::Error::from_raw_os_error(number as i32);
         for (number, bind, connect) in [
             (Errno::EADDRINUSE, Verdict::InUse, Verdict::Failed),
             (Errno::EADDRNOTAVAIL, Verdict::NotLocal, Verdict::Failed),

@@ -133,7 +133,7 @@ impl Accepting {
         };
     }
 
-    #[expect(clippy::boxed_local, reason = "dropping it closes the connection")]
+    #[expect(clippy::needless_pass_by_value, reason = "dropping it closes the connection")]
     fn refuse(&self, incoming: Box<dyn Incoming>, reason: Refusal) {
         let remote = incoming.remote();
         self.listening.observe(&Event::ConnectionRefused {

@@ -26,7 +26,7 @@ pub(super) async fn run(listening: Arc<Listening>, incoming: Box<dyn Incoming>, 
     if ending.orderly {
         close(session, service.limits.write_timeout).await;
     }
-    record.end(ending);
+    record.end(&ending);
     drop(permit);
     listening.hub.session_ended.notify_one();
 }
@@ -96,7 +96,7 @@ impl Record {
         self.session
     }
 
-    pub(super) fn end(mut self, ending: Ending) {
+    pub(super) fn end(mut self, ending: &Ending) {
         self.tell(ending.reason, ending.error.as_deref());
     }
 

@@ -77,7 +77,7 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
         record.totals = session.wire().lock().totals();
         let received = record.totals.messages_in;
         let drained = ending.reason == CloseReason::Drained;
-        record.end(ending);
+        record.end(&ending);
         let Some(WireLink::Shared(same)) = session.wire().lock().take_link() else {
             return Report { failed: true, ..Report::default() };
         };

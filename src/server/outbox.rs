@@ -63,11 +63,11 @@ impl Outbox {
         if self.max_segments > 1 && (1..=LARGEST_SEGMENT).contains(&size) {
             let newest = self.groups.iter_mut().rev().take(SEARCHED_GROUPS);
             // Only the newest group of a peer may grow, or its answers would change their order.
-            if let Some(group) = newest.into_iter().find(|group| group.remote == *remote && group.local == *local) {
-                if group.takes(size, self.max_segments) {
-                    group.append(parts, size);
-                    return;
-                }
+            if let Some(group) = newest.into_iter().find(|group| group.remote == *remote && group.local == *local)
+                && group.takes(size, self.max_segments)
+            {
+                group.append(parts, size);
+                return;
             }
         }
         let mut group = Group {
@@ -149,7 +149,9 @@ impl Group {
     }
 
     fn append(&mut self, parts: &[&[u8]], size: usize) {
-        parts.iter().for_each(|part| self.payload.extend_from_slice(part));
+        for part in parts {
+            self.payload.extend_from_slice(part);
+        }
         self.count += 1;
         self.open &= size == self.segment;
     }

@@ -167,7 +167,7 @@ impl Table {
                 .await
             };
             record.totals = session.wire().lock().totals();
-            record.end(ending);
+            record.end(&ending);
             drop((session, permit));
             listening.hub.session_ended.notify_one();
             (ended_key, number)
@@ -242,15 +242,12 @@ impl Inbox {
 
     fn poll_take(&self, cx: &mut Context<'_>) -> Poll<(Bytes, Option<usize>)> {
         let mut state = lock(&self.0);
-        match state.datagrams.pop_front() {
-            Some((payload, limit)) => {
-                state.bytes -= payload.len();
-                Poll::Ready((payload, limit))
-            }
-            None => {
-                state.receiver = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some((payload, limit)) = state.datagrams.pop_front() {
+            state.bytes -= payload.len();
+            Poll::Ready((payload, limit))
+        } else {
+            state.receiver = Some(cx.waker().clone());
+            Poll::Pending
         }
     }
 

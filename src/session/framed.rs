@@ -68,11 +68,12 @@ impl Framed {
 impl MessageStream for Framed {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         loop {
-            if !self.input.is_empty() && !self.ended {
-                if let Some(message) = self.framing.decode(&mut self.input, &mut self.searched)? {
-                    self.searched = 0;
-                    return Poll::Ready(Ok(Some(message)));
-                }
+            if !self.input.is_empty()
+                && !self.ended
+                && let Some(message) = self.framing.decode(&mut self.input, &mut self.searched)?
+            {
+                self.searched = 0;
+                return Poll::Ready(Ok(Some(message)));
             }
             if self.ended {
                 return Poll::Ready(Ok(self.framing.decode_end(&mut self.input)?));

@@ -102,7 +102,9 @@ impl Framing for Lines {
     }
 
     fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
-        parts.iter().for_each(|part| output.extend_from_slice(part));
+        for part in parts {
+            output.extend_from_slice(part);
+        }
         output.extend_from_slice(b"\n");
         Ok(())
     }
@@ -222,8 +224,8 @@ fn a_pusher_is_refused_when_the_peer_does_not_read_and_when_the_session_is_over(
     let session = session(link, Raw { largest: 1 << 20 });
     let pusher = session.pusher();
     let block = [b'x'; 1000];
-    let pushed = (0..1000).take_while(|_| pusher.try_push(&[&block]).is_ok()).count();
-    assert!((WATERMARK..WATERMARK + 1000).contains(&(pushed * 1000)));
+    let taken = (0..1000).take_while(|_| pusher.try_push(&[&block]).is_ok()).count();
+    assert!((WATERMARK..WATERMARK + 1000).contains(&(taken * 1000)));
     assert!(matches!(pusher.try_push(&[b"x"]), Err(PushError::Full)));
     drop(session);
     assert!(pusher.is_closed());

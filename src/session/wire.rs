@@ -46,6 +46,7 @@ pub(crate) enum WireLink {
     Shared(Box<dyn SharedSocket>),
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent states of one conversation, each documented")]
 pub(crate) struct Wire {
     /// Gone once the session is closed.
     link: Option<WireLink>,

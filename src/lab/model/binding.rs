@@ -86,7 +86,7 @@ impl Binding {
         Binding { listening: true, ..self }
     }
 
-    /// Whether its address is link-local (fe80::/10), which has a meaning only on a device.
+    /// Whether its address is link-local (`fe80::/10`), which has a meaning only on a device.
     pub fn is_link_local(&self) -> bool {
         matches!(self.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
     }

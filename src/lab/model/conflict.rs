@@ -1,7 +1,7 @@
 //! Whether a second socket may have a port: overlap, and what lets two sockets overlap.
 //!
 //! Sources: socket(7) on `SO_REUSEADDR` and `SO_REUSEPORT`, ipv6(7) on `IPV6_V6ONLY`, and in the kernel
-//! `inet_bind_conflict` (net/ipv4/inet_connection_sock.c), `inet_rcv_saddr_equal` and `udp_lib_lport_inuse`.
+//! `inet_bind_conflict` (`net/ipv4/inet_connection_sock.c`), `inet_rcv_saddr_equal` and `udp_lib_lport_inuse`.
 
 use std::net::IpAddr;
 

@@ -1,6 +1,6 @@
 //! Who gets a packet, and what the one who sent it feels, on the lab's two hosts.
 //!
-//! Sources: `inet_lookup_listener` and `compute_score` (net/ipv4/inet_hashtables.c, net/ipv4/udp.c and their IPv6
+//! Sources: `inet_lookup_listener` and `compute_score` (`net/ipv4/inet_hashtables.c`, net/ipv4/udp.c and their IPv6
 //! siblings) for who is preferred; ip(7) and RFC 6724 for the address that routing picks; RFC 1122 section 3.3.4.2
 //! for the weak host model, by which a packet may arrive on another device than the one that has its address.
 
@@ -111,12 +111,11 @@ pub fn deliver(sockets: &[Binding], packet: &Packet) -> Delivery {
         .filter(|&place| rank(&sockets[place], packet) == rank(&sockets[first], packet))
         .collect();
     if let [_, .., last] = equals[..] {
-        return match sockets[last].reuse_port {
-            true => {
-                let group = equals.into_iter().filter(|&place| sockets[place].reuse_port).collect();
-                Delivery { to: group, rule: Rule::Spread }
-            }
-            false => Delivery { to: vec![last], rule: Rule::LastBound },
+        return if sockets[last].reuse_port {
+            let group = equals.into_iter().filter(|&place| sockets[place].reuse_port).collect();
+            Delivery { to: group, rule: Rule::Spread }
+        } else {
+            Delivery { to: vec![last], rule: Rule::LastBound }
         };
     }
     let rule = match ranked.get(1) {
@@ -126,7 +125,7 @@ pub fn deliver(sockets: &[Binding], packet: &Packet) -> Delivery {
     Delivery { to: vec![first], rule }
 }
 
-/// What the kernel prefers, in this order: the address over a wildcard, the device over any, AF_INET over AF_INET6.
+/// What the kernel prefers, in this order: the address over a wildcard, the device over any, `AF_INET` over `AF_INET6`.
 /// For TCP, the last two count the same.
 fn rank(socket: &Binding, packet: &Packet) -> (bool, u8) {
     let device = u8::from(socket.device.is_some());

@@ -180,8 +180,9 @@ async fn a_panic_at_any_message_ends_its_own_session_alone() {
         for number in 0..=fatal {
             victim.send(&format!("{number}\n")).await;
         }
-        let echoed: String = (0..fatal).map(|number| format!("{number}\n")).collect();
-        assert_eq!(victim.rest().await, echoed, "what was answered before arrives");
+        let echoed: Vec<String> = (0..fatal).map(|number| number.to_string()).collect();
+        let answered = victim.rest().await;
+        assert_eq!(answered.lines().collect::<Vec<_>>(), echoed, "what was answered before arrives");
         other.send("and you?\n").await;
         assert_eq!(other.line().await, "and you?");
         drop(victim);

@@ -165,7 +165,7 @@ async fn a_hundred_thousand_sources_hold_no_more_sessions_than_the_table_has() {
     let bench = datagrams(Counting).limits("max-sessions=100").start().await;
     for number in 0..100_000u32 {
         let source =
-            Address::Ip(std::net::SocketAddr::from((std::net::Ipv4Addr::from(number.swap_bytes() | 11), 5000)));
+            Address::Ip(std::net::SocketAddr::from((std::net::Ipv4Addr::from(number.swap_bytes() | 0x0b), 5000)));
         bench.receive_bytes(source, Bytes::from_static(b"x"));
         if number % 1000 == 0 {
             settle().await;
