@@ -1,6 +1,6 @@
 //! Numbers that look random and come again from the same seed, for faults and for tests.
 //!
-//! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014). Written out here
+//! `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014). Written out here
 //! because a run must repeat from its seed whatever versions of libraries it is built with. Nothing secret may come
 //! from it.
 

@@ -26,6 +26,8 @@ pub struct Framed {
     input_owned: bool,
     ended: bool,
     output: BytesMut,
+    /// Whether a layer below holds some of what was written; see [`MessageStream::buffered`].
+    unflushed: bool,
 }
 
 impl Framed {
@@ -39,6 +41,7 @@ impl Framed {
             input_owned: true,
             ended: false,
             output: BytesMut::new(),
+            unflushed: false,
         }
     }
 
@@ -89,8 +92,9 @@ impl MessageStream for Framed {
         Ok(self.framing.encode(parts, &mut self.output)?)
     }
 
+    /// What a layer below holds counts as one byte: enough that it is flushed, and that its sticking is noticed.
     fn buffered(&self) -> usize {
-        self.output.len()
+        self.output.len() + usize::from(self.unflushed)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -105,7 +109,9 @@ impl MessageStream for Framed {
         if self.output.capacity() > 0 {
             buffers::give(std::mem::take(&mut self.output));
         }
-        Pin::new(&mut self.io).poll_flush(cx).map_err(Into::into)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.unflushed = flushed.is_pending();
+        flushed.map_err(Into::into)
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {

@@ -27,6 +27,8 @@ struct Script {
     writes: Vec<Vec<u8>>,
     /// How many bytes may still be written.
     room: Option<usize>,
+    /// What was written is held below, as by a layer that encrypts.
+    held: bool,
     shut: bool,
 }
 
@@ -74,7 +76,7 @@ impl AsyncWrite for Scripted {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        if self.0.lock().unwrap().held { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -182,6 +184,22 @@ fn a_slow_reader_stops_its_sender_at_the_watermark_and_no_byte_is_lost() {
     link.set_room(usize::MAX);
     now(session.flush()).unwrap();
     assert_eq!(link.written(), taken * 1000);
+}
+
+#[test]
+fn what_a_layer_below_holds_is_flushed_until_it_is_gone() {
+    let link = Scripted::default();
+    link.0.lock().unwrap().held = true;
+    let mut session = session(link.clone(), Raw { largest: 99 });
+    now(session.send(b"secret")).unwrap();
+    for _ in 0..2 {
+        assert!(poll_once(session.flush()).is_pending(), "all is written, and some of it is held below");
+        assert_eq!(link.writes(), [b"secret".to_vec()]);
+    }
+    assert!(session.wire().lock().buffered() > 0, "the write clock runs");
+    link.0.lock().unwrap().held = false;
+    now(session.flush()).unwrap();
+    assert_eq!(session.wire().lock().buffered(), 0);
 }
 
 #[test]
