@@ -65,7 +65,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "timestamp",
         ],
     ),
-    ("transports", &["address", "endpoint", "error", "escape", "layers", "link", "options", "transport", "verdict"]),
+    (
+        "transports",
+        &["address", "endpoint", "error", "escape", "framing", "layers", "link", "options", "transport", "verdict"],
+    ),
     ("builtin", &["framings", "handlers", "layers", "registry", "transports"]),
     // The conformance kit checks whatever it is given.
     (
