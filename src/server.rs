@@ -37,6 +37,7 @@ mod listening;
 mod outbox;
 mod peers;
 mod permits;
+mod port;
 mod shutdown;
 #[cfg(test)]
 mod tests;
@@ -96,8 +97,7 @@ impl Server {
     }
 
     /// Runtimes to spread connections over, in turn. Each connection stays on one of them, so no message ever crosses
-    /// threads; a datagram socket belongs to one of them as a whole. Without any, the runtime that starts the server
-    /// serves all.
+    /// threads. A datagram socket stays with the runtime that bound it, as does everything where there are no workers.
     #[must_use]
     pub fn workers(mut self, workers: Vec<Handle>) -> Self {
         self.workers = workers;
