@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::faults::{self, Faults};
 use crate::framings::crlf::Crlf;
 use crate::framings::length::{Length, Prefix};
 use crate::framings::lines::{self, Lines};
@@ -18,6 +19,7 @@ use crate::handlers::qotd::{self, QuoteOfTheDay};
 use crate::handlers::time::Time;
 use crate::handlers::upper::{self, Upper};
 use crate::handlers::whoami::{self, Whoami};
+use crate::layers::faults::FaultLayer;
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
 use crate::transports::socket::SocketOptions;
 use crate::transports::tcp::{self, Tcp};
@@ -32,6 +34,7 @@ pub(crate) fn registry() -> Registry {
 
 fn fill(registry: &mut Registry) -> Result<(), NameTaken> {
     fill_transports(registry)?;
+    fill_layers(registry)?;
     fill_framings(registry)?;
     fill_handlers(registry)
 }
@@ -44,6 +47,14 @@ fn fill_transports(registry: &mut Registry) -> Result<(), NameTaken> {
     registry.add_transport(
         Item::new("udp", "single datagrams; a reply leaves from the address that was asked").with_options(udp::OPTIONS),
         |options: SocketOptions| Ok(Arc::new(Udp::new(options))),
+    )?;
+    Ok(())
+}
+
+fn fill_layers(registry: &mut Registry) -> Result<(), NameTaken> {
+    registry.add_layer(
+        Item::new("faults", "delays, splits, loses, reorders and breaks, by a seed").with_options(faults::OPTIONS),
+        |faults: Faults| Ok(Arc::new(FaultLayer::new(faults))),
     )?;
     Ok(())
 }

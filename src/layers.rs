@@ -1,1 +1,3 @@
 //! The layers that ship, a file each.
+
+pub mod faults;

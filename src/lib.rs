@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod error;
 pub mod escape;
 pub mod event;
+pub mod faults;
 pub mod framing;
 pub mod framings;
 pub mod handler;

@@ -31,13 +31,18 @@ impl Random {
 
     /// A number below `end`; 0 where `end` is 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        ((u128::from(self.next()) * end as u128) >> 64) as usize
+        scale(self.next(), end)
     }
 
     /// So many bytes.
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.next() as u8).collect()
     }
+}
+
+/// A fraction in units of 2⁻⁶⁴, of a whole; rounded down.
+pub(crate) fn scale(fraction: u64, whole: usize) -> usize {
+    ((u128::from(fraction) * whole as u128) >> 64) as usize
 }
 
 #[cfg(test)]
