@@ -14,7 +14,7 @@ use super::*;
 use crate::address::Address;
 use crate::framing::FramingError;
 use crate::framings::raw::Raw;
-use crate::link::{ByteStream, Capabilities, Route};
+use crate::link::{ByteStream, Capabilities, MessageStream, Route};
 
 /// A stream whose reads and writes are scripted: each read brings one chunk, each write is recorded.
 #[derive(Clone, Default)]
@@ -112,11 +112,14 @@ impl Framing for Lines {
     }
 }
 
+fn nobody() -> Peer {
+    let route =
+        Route { scheme: "test".into(), framing: None, capabilities: Capabilities::BYTES, keeps_messages: false };
+    Peer::new(Address::Unnamed, Address::Unnamed, Arc::new(route))
+}
+
 fn session(link: impl ByteStream + 'static, framing: impl Framing + 'static) -> Session {
-    let capabilities = Capabilities::BYTES;
-    let route = Route { scheme: "test".into(), framing: None, capabilities, keeps_messages: false };
-    let peer = Peer::new(Address::Unnamed, Address::Unnamed, Arc::new(route));
-    Session::new(Opened { link: Link::Bytes(Box::new(link)), peer }, Some(Arc::new(framing))).unwrap()
+    Session::new(Opened { link: Link::Bytes(Box::new(link)), peer: nobody() }, Some(Arc::new(framing))).unwrap()
 }
 
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
@@ -271,6 +274,44 @@ async fn a_pusher_that_waits_goes_on_when_the_peer_reads_or_leaves() {
     tokio::task::yield_now().await;
     drop(session);
     assert!(matches!(waiting.await.unwrap(), Err(PushError::Closed)));
+}
+
+/// A link that waits for what others fill and empty.
+struct Crowded(Arc<std::sync::atomic::AtomicUsize>);
+
+impl MessageStream for Crowded {
+    fn poll_recv(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        Poll::Pending
+    }
+
+    fn start_send(&mut self, _: &[&[u8]]) -> Result<()> {
+        Ok(())
+    }
+
+    fn buffered(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.buffered() < WATERMARK { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_pusher_that_waits_goes_on_when_somebody_else_makes_room() {
+    let filled = Arc::new(std::sync::atomic::AtomicUsize::new(WATERMARK));
+    let opened = Opened { link: Link::Messages(Box::new(Crowded(filled.clone()))), peer: nobody() };
+    let mut session = Session::new(opened, None).unwrap();
+    let pusher = session.pusher();
+    let waiting = tokio::spawn(async move { pusher.push(&[b"finally"]).await });
+    tokio::task::yield_now().await;
+    filled.store(0, std::sync::atomic::Ordering::Relaxed);
+    session.flush().await.unwrap();
+    waiting.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -157,11 +157,10 @@ impl Wire {
             Some(WireLink::Shared(socket)) => socket.poll_flush(cx).map(Ok),
         };
         let after = self.buffered();
-        if after < before {
-            self.progressed = true;
-            if after < WATERMARK {
-                self.pushers.drain(..).for_each(Waker::wake);
-            }
+        self.progressed |= after < before;
+        // Also when the room came by another hand: the sessions of a datagram socket share what waits for it.
+        if after < WATERMARK {
+            self.pushers.drain(..).for_each(Waker::wake);
         }
         polled
     }
