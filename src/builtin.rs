@@ -11,6 +11,7 @@ use crate::framings::raw::Raw;
 use crate::framings::varint::Varint;
 use crate::framings::{delimiter, fixed};
 use crate::handlers::chargen::{self, Chargen};
+use crate::handlers::chat::{self, Chat, Rooms};
 use crate::handlers::daytime::Daytime;
 use crate::handlers::discard::Discard;
 use crate::handlers::echo::Echo;
@@ -108,6 +109,11 @@ fn fill_handlers(registry: &mut Registry) -> Result<(), NameTaken> {
     registry.add_handler(
         Item::new("chargen", "RFC 864: lines of characters, without end on connections").with_options(chargen::OPTIONS),
         |settings, _| Ok(Arc::new(Chargen::new(settings)?)),
+    )?;
+    let rooms = Arc::<Rooms>::default();
+    registry.add_handler(
+        Item::new("chat", "rooms that peers over every transport share").with_options(chat::OPTIONS),
+        move |settings, _| Ok(Arc::new(Chat::new(settings, rooms.clone())?)),
     )?;
     registry.add_handler(Item::new("daytime", "RFC 867: date and time as a line of text"), |_: NoOptions, _| {
         Ok(Arc::new(Daytime::default()))

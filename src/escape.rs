@@ -61,7 +61,7 @@ impl fmt::Debug for Escaped<'_> {
 }
 
 /// Line and paragraph separators, bidirectional overrides and zero-width characters.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 

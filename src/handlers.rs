@@ -2,6 +2,7 @@
 
 mod announcement;
 pub mod chargen;
+pub mod chat;
 pub mod daytime;
 pub mod discard;
 pub mod echo;

@@ -66,11 +66,20 @@ impl Rehearsal {
         self.client.recv().await.expect("the link holds").expect("the handler has not ended").to_vec()
     }
 
-    /// Whether no message is there once the handler has had all the time it could use.
+    /// What is there once every task had its turns.
+    pub(crate) async fn hears_at_once(&mut self) -> Option<String> {
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
+        let heard = poll_fn(|cx| match self.client.poll_recv(cx) {
+            Poll::Ready(heard) => Poll::Ready(heard.expect("the link holds")),
+            Poll::Pending => Poll::Ready(None),
+        });
+        heard.await.map(|message| String::from_utf8_lossy(&message).into_owned())
+    }
+
     pub(crate) async fn hears_nothing_more(&mut self) -> bool {
-        let waiting = poll_fn(|cx| Poll::Ready(self.client.poll_recv(cx).is_pending()));
-        tokio::task::yield_now().await;
-        waiting.await
+        self.hears_at_once().await.is_none()
     }
 
     /// All that comes until the handler's side ends.
@@ -78,6 +87,15 @@ impl Rehearsal {
         let mut heard = String::new();
         while let Some(message) = self.client.recv().await.expect("the link holds") {
             heard.push_str(std::str::from_utf8(&message).expect("it is text"));
+        }
+        heard
+    }
+
+    /// All that comes until that is the end of it.
+    pub(crate) async fn hears_until(&mut self, end: &str) -> String {
+        let mut heard = String::new();
+        while !heard.ends_with(end) {
+            heard.push_str(&self.hears().await);
         }
         heard
     }
@@ -95,6 +113,11 @@ impl Rehearsal {
     /// How the handler ended.
     pub(crate) async fn ends(&mut self) -> Result<()> {
         self.serving.take().expect("it is asked once").await.expect("the handler does not panic")
+    }
+
+    /// Cuts the session where it waits, as a clock or an eviction does.
+    pub(crate) fn is_cut(&mut self) {
+        self.serving.take().expect("it is running").abort();
     }
 
     /// How much the handler's end keeps until the test reads on, beside what is on its way.
