@@ -246,7 +246,7 @@ impl Running {
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Sessions that ended by themselves while the server ran and drained.
+    /// Sessions that ended by themselves after the drain began.
     pub finished: usize,
     /// Sessions that were cut at the deadline.
     pub cut: usize,
@@ -263,13 +263,6 @@ struct Report {
 }
 
 impl Report {
-    fn count(&mut self, ended: &Result<(), JoinError>) {
-        match ended {
-            Err(error) if error.is_cancelled() => self.cut += 1,
-            _ => self.finished += 1,
-        }
-    }
-
     fn add(&mut self, ended: &Result<Report, JoinError>) {
         match ended {
             Ok(report) => {

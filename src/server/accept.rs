@@ -11,10 +11,11 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use super::connection;
@@ -81,23 +82,14 @@ impl Accepting {
     async fn accept_all(&mut self, acceptor: &mut dyn Acceptor) -> Stop {
         loop {
             let listening = self.listening.clone();
-            let next = async {
-                let permit = match listening.permits.take() {
-                    None if listening.service.limits.when_full == WhenFull::Wait => {
-                        Some(listening.permits.wait().await)
-                    }
-                    permit => permit,
-                };
-                (permit, poll_fn(|cx| acceptor.poll_accept(cx)).await)
-            };
             let (permit, accepted) = tokio::select! {
                 biased;
                 () = listening.hub.shutdown.draining() => return Stop::Draining,
                 Some(ended) = self.sessions.join_next() => {
-                    self.report.count(&ended);
+                    self.count(&ended);
                     continue;
                 }
-                next = next => next,
+                next = next(&listening, acceptor) => next,
             };
             match accepted {
                 Ok(Some(incoming)) => self.admit(permit, incoming),
@@ -113,6 +105,14 @@ impl Accepting {
                     }
                 }
             }
+        }
+    }
+
+    /// Counts a session that ended, from the drain's beginning on.
+    fn count(&mut self, ended: &Result<(), JoinError>) {
+        match ended {
+            Err(error) if error.is_cancelled() => self.report.cut += 1,
+            _ => self.report.finished += usize::from(self.listening.hub.shutdown.is_draining()),
         }
     }
 
@@ -158,7 +158,7 @@ impl Accepting {
             () = pause => {}
             () = hub.session_ended.notified() => {}
             () = hub.shutdown.draining() => {}
-            Some(ended) = self.sessions.join_next() => self.report.count(&ended),
+            Some(ended) = self.sessions.join_next() => self.count(&ended),
         }
         self.spare.take_back();
     }
@@ -208,7 +208,7 @@ impl Accepting {
             tokio::select! {
                 biased;
                 ended = self.sessions.join_next() => match ended {
-                    Some(ended) => self.report.count(&ended),
+                    Some(ended) => self.count(&ended),
                     None => return self.report,
                 },
                 () = self.listening.hub.shutdown.cutting() => break,
@@ -216,9 +216,33 @@ impl Accepting {
         }
         self.sessions.abort_all();
         while let Some(ended) = self.sessions.join_next().await {
-            self.report.count(&ended);
+            self.count(&ended);
         }
         self.report
+    }
+}
+
+/// The next connection, with a permit for its session. While nobody calls no permit is held, so that one which all
+/// listeners share is not kept from those that need it.
+async fn next(
+    listening: &Listening,
+    acceptor: &mut dyn Acceptor,
+) -> (Option<Permit>, io::Result<Option<Box<dyn Incoming>>>) {
+    let permits = &listening.permits;
+    let waits = listening.service.limits.when_full == WhenFull::Wait;
+    loop {
+        let mut permit = if waits { Some(permits.wait().await) } else { None };
+        let next = poll_fn(|cx| {
+            let permit = permit.take().or_else(|| permits.take());
+            if permit.is_none() && waits {
+                // One is waited for before a connection is taken out of the backlog.
+                return Poll::Ready(None);
+            }
+            acceptor.poll_accept(cx).map(|accepted| Some((permit, accepted)))
+        });
+        if let Some(next) = next.await {
+            return next;
+        }
     }
 }
 

@@ -22,7 +22,7 @@ const LARGEST_GROUP: usize = 65_507;
 const SEARCHED_GROUPS: usize = 64;
 /// What a group costs beside its bytes, so that many small ones fill the outbox too.
 const GROUP_COST: usize = 64;
-const SPARE_BUFFERS: usize = 128;
+const SPARE_BUFFERS: usize = 32;
 
 /// Answers that wait to be sent.
 pub(super) struct Outbox {

@@ -203,7 +203,7 @@ impl Table {
 
     fn poll_sessions(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some((key, session))) = Pin::new(&mut self.sessions).poll_next(cx) {
-            self.report.finished += 1;
+            self.report.finished += usize::from(self.listening.hub.shutdown.is_draining());
             let index = self.peers.get(&key).copied();
             if let Some(index) = index.filter(|index| self.ring[*index].session == session) {
                 self.remove(index);

@@ -5,8 +5,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::time::Instant;
 
-use super::scripted::{connections, settle};
+use super::scripted::{Bench, connections, settle};
 use crate::handler::{Handler, reply_fn};
+use crate::server::Server;
 
 fn echo() -> impl Handler {
     reply_fn(<[u8]>::to_vec)
@@ -43,6 +44,30 @@ async fn a_connection_over_the_limit_may_wait_in_the_backlog_instead() {
     drop(first);
     assert_eq!(second.line().await, "y");
     assert_eq!(bench.counters().total("connection.refused"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn listeners_that_wait_hold_none_of_the_sessions_that_they_share() {
+    for options in ["", "when-full=wait"] {
+        let setup = || connections(echo()).limits(options);
+        let bench = Bench::serve_two(Server::new().max_sessions(1), setup(), setup()).await;
+        settle().await;
+        for _ in 0..3 {
+            let (mut first, mut second) = (bench.connect_to_second(), bench.connect());
+            for client in [&mut first, &mut second] {
+                client.send("x\n").await;
+            }
+            assert_eq!(first.line().await, "x");
+            drop(first);
+            if options.is_empty() {
+                assert_eq!(second.line().await, "<end>");
+            } else {
+                assert_eq!(second.line().await, "x");
+            }
+            drop(second);
+            settle().await;
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

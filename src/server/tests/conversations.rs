@@ -235,10 +235,11 @@ async fn a_drain_cuts_at_its_deadline_and_says_how_many() {
     settle().await;
     let start = Instant::now();
     let [first, second, third] = clients;
-    drop(third);
+    let third = tokio::spawn(async move { { third }.rest().await });
     let drained = bench.running.drain(Duration::from_secs(30)).await;
     assert_eq!((drained.finished, drained.cut), (1, 2));
     assert_eq!(start.elapsed().as_secs(), 30);
+    assert_eq!(third.await.unwrap(), "");
     drop((first, second));
 }
 

@@ -169,7 +169,7 @@ async fn a_hundred_thousand_sources_hold_no_more_sessions_than_the_table_has() {
         bench.receive_bytes(source, Bytes::from_static(b"x"));
         if number % 1000 == 0 {
             settle().await;
-            bench.sent.lock().unwrap().clear();
+            bench.sent().lock().unwrap().clear();
         }
     }
     settle().await;
@@ -234,7 +234,7 @@ async fn a_drain_answers_what_came_and_ends() {
         let bench = datagrams(Boxed(handler)).start().await;
         bench.receive(A, b"x");
         settle().await;
-        let sent = bench.sent.clone();
+        let sent = bench.sent();
         let drained = bench.running.drain(Duration::from_secs(5)).await;
         assert_eq!((drained.finished, drained.cut), (1, 0));
         assert!(!sent.lock().unwrap().is_empty());

@@ -35,9 +35,23 @@ pub(super) enum Accept {
 /// A server under test, and its other side.
 pub(super) struct Bench {
     pub(super) running: Running,
+    ends: Ends,
+    second: Option<Ends>,
+}
+
+/// The test's side of one scripted listener.
+struct Ends {
     accepts: UnboundedSender<Accept>,
     datagrams: UnboundedSender<io::Result<Datagram>>,
-    pub(super) sent: Arc<Mutex<Vec<(Address, Bytes)>>>,
+    sent: Arc<Mutex<Vec<(Address, Bytes)>>>,
+}
+
+impl Ends {
+    fn connect(&self, from: Address) -> Client {
+        let (near, far) = duplex(64 * 1024);
+        self.accepts.send(Accept::Connection(from, near)).unwrap();
+        Client(far)
+    }
 }
 
 pub(super) struct Setup {
@@ -76,6 +90,10 @@ impl Setup {
     }
 
     pub(super) async fn start(self) -> Bench {
+        Bench::serve(Server::new(), self).await
+    }
+
+    fn build(self) -> (Service, Ends) {
         let (accepts, accepted) = unbounded_channel();
         let (datagrams, received) = unbounded_channel();
         let sent = Arc::default();
@@ -102,25 +120,40 @@ impl Setup {
                 keeps_messages: true,
             }),
         };
-        let running = Server::new().serve(service).bind().await.unwrap().start();
-        Bench { running, accepts, datagrams, sent }
+        (service, Ends { accepts, datagrams, sent })
     }
 }
 
 impl Bench {
+    /// Serves it by a server of the test's own making.
+    pub(super) async fn serve(server: Server, setup: Setup) -> Self {
+        let (service, ends) = setup.build();
+        let running = server.serve(service).bind().await.unwrap().start();
+        Bench { running, ends, second: None }
+    }
+
+    /// Two listeners of one server.
+    pub(super) async fn serve_two(server: Server, first: Setup, second: Setup) -> Self {
+        let ((first, ends), (second, second_ends)) = (first.build(), second.build());
+        let running = server.serve(first).serve(second).bind().await.unwrap().start();
+        Bench { running, ends, second: Some(second_ends) }
+    }
+
+    /// A connection to the second listener.
+    pub(super) fn connect_to_second(&self) -> Client {
+        self.second.as_ref().unwrap().connect(Address::named("client"))
+    }
+
     pub(super) fn connect(&self) -> Client {
         self.connect_from("client")
     }
 
     pub(super) fn connect_from(&self, name: &str) -> Client {
-        let address = name.parse().map_or_else(|_| Address::named(name), Address::Ip);
-        let (near, far) = duplex(64 * 1024);
-        self.accepts.send(Accept::Connection(address, near)).unwrap();
-        Client(far)
+        self.ends.connect(name.parse().map_or_else(|_| Address::named(name), Address::Ip))
     }
 
     pub(super) fn accept_fails(&self, errno: nix::errno::Errno) {
-        self.accepts.send(Accept::Error(errno as i32)).unwrap();
+        self.ends.accepts.send(Accept::Error(errno as i32)).unwrap();
     }
 
     pub(super) fn receive(&self, from: &str, payload: &'static [u8]) {
@@ -129,28 +162,33 @@ impl Bench {
 
     pub(super) fn receive_bytes(&self, remote: Address, payload: Bytes) {
         let local = Address::Ip("192.0.2.1:9000".parse().unwrap());
-        self.datagrams.send(Ok(Datagram { payload, remote, local, truncated: false })).unwrap();
+        self.ends.datagrams.send(Ok(Datagram { payload, remote, local, truncated: false })).unwrap();
     }
 
     pub(super) fn receive_truncated(&self, from: &str) {
         let remote = Address::Ip(from.parse().unwrap());
         let payload = Bytes::from_static(b"cut");
-        self.datagrams.send(Ok(Datagram { payload, local: remote.clone(), remote, truncated: true })).unwrap();
+        self.ends.datagrams.send(Ok(Datagram { payload, local: remote.clone(), remote, truncated: true })).unwrap();
     }
 
     pub(super) fn receive_fails(&self, errno: nix::errno::Errno) {
-        self.datagrams.send(Err(io::Error::from_raw_os_error(errno as i32))).unwrap();
+        self.ends.datagrams.send(Err(io::Error::from_raw_os_error(errno as i32))).unwrap();
     }
 
     /// What was sent to that address since this was last asked, once everything has settled.
     pub(super) async fn answers(&self, to: &str) -> Vec<String> {
         settle().await;
         let to = Address::Ip(to.parse().unwrap());
-        let mut sent = self.sent.lock().unwrap();
+        let mut sent = self.ends.sent.lock().unwrap();
         let (mine, others) = std::mem::take(&mut *sent).into_iter().partition(|(remote, _)| *remote == to);
         *sent = others;
         let text = |(_, payload): (Address, Bytes)| String::from_utf8_lossy(&payload).into_owned();
         Vec::into_iter(mine).map(text).collect()
+    }
+
+    /// All that was sent, to whomever.
+    pub(super) fn sent(&self) -> Arc<Mutex<Vec<(Address, Bytes)>>> {
+        self.ends.sent.clone()
     }
 
     pub(super) fn counters(&self) -> &Counters {
