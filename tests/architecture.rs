@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("event", &["address", "escape"]),
     // Contracts.
     ("link", &["address", "error", "framing"]),
-    ("transport", &["address", "endpoint", "link"]),
+    ("transport", &["address", "endpoint", "error", "link"]),
     ("layer", &["endpoint", "error", "link"]),
     ("session", &["address", "error", "event", "framing", "link", "transport"]),
     ("handler", &["error", "link", "session"]),
