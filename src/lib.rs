@@ -5,6 +5,8 @@
 
 pub mod address;
 mod builtin;
+#[cfg(feature = "cli")]
+mod cli;
 pub mod endpoint;
 pub mod error;
 pub mod escape;
@@ -35,6 +37,8 @@ pub mod transports;
 pub mod verdict;
 
 pub use address::Address;
+#[cfg(feature = "cli")]
+pub use cli::main_with;
 pub use endpoint::{Authority, Endpoint, EndpointError};
 pub use error::{Error, Result};
 pub use framing::{Framing, FramingError};

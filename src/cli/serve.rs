@@ -1,0 +1,132 @@
+//! `greetd serve`, and `greetd` alone: serve handlers over transports until told to stop.
+
+mod listeners;
+mod readiness;
+
+use std::io;
+
+use serde_json::json;
+
+use super::causes::bind_failed;
+use super::failure::{Failure, Outcome};
+use super::signals::Signals;
+use super::workers::{self, Count, Workers};
+use super::{descriptors, output};
+use crate::error::named;
+use crate::options::{Options, Period};
+use crate::registry::Registry;
+use crate::server::{Drained, Server};
+use crate::service::Service;
+use crate::transport::BindError;
+use crate::verdict::Verdict;
+
+/// Serve a handler over a transport until told to stop (the default command)
+#[derive(clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// The transport, with its layers in front: tcp, udp, tls+tcp, … [default: tcp]
+    #[arg(short, long, value_name = "NAME")]
+    transport: Option<String>,
+    /// The address: 8080, 127.0.0.1:8080, [::1]:8080, /run/x.sock, @name, fd:3 [default: 127.0.0.1:8080]
+    #[arg(short, long, value_name = "ADDRESS")]
+    bind: Option<String>,
+    /// The handler
+    #[arg(short = 'H', long, value_name = "NAME[?option=value&…]", default_value = "hello")]
+    handler: String,
+    /// What cuts bytes into messages [default: raw, as bytes arrive]
+    #[arg(short, long, value_name = "NAME")]
+    framing: Option<String>,
+    /// Another listener, as in tcp://:8080?backlog=5=echo; repeatable
+    #[arg(short, long, value_name = "ENDPOINT[=HANDLER]")]
+    listen: Vec<String>,
+    /// Check all of this, open nothing, and list every fault
+    #[arg(long)]
+    check: bool,
+    /// How many threads serve
+    #[arg(long, value_name = "N|auto", default_value = "auto")]
+    workers: Count,
+    /// How long sessions may take to end after the signal to stop
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    drain_timeout: Period,
+    /// Print one JSON object in the place of the `listening` lines
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, options: Options, registry: &Registry) -> Outcome {
+    let services = listeners::resolve(args, options, registry)?;
+    let shortage = descriptors::raise_limit().and_then(|limit| descriptors::shortage(&services, limit));
+    if args.check {
+        return checked(&services, shortage.as_deref(), args.json);
+    }
+    if let Some(shortage) = shortage {
+        tracing::warn!("{shortage}");
+    }
+    let failed = |error: io::Error| Failure::new(Verdict::Failed, format!("failed to start: {}", named(&error)));
+    let runtime = workers::runtime().map_err(failed)?;
+    let workers = Workers::start(args.workers, &runtime).map_err(failed)?;
+    let outcome = runtime.block_on(serve(args, services, &workers));
+    // A thread that reads the terminal would never end.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// What would be served, without a bind.
+fn checked(services: &[Service], warning: Option<&str>, json: bool) -> Outcome {
+    if json {
+        let listeners: Vec<_> = services
+            .iter()
+            .map(|service| json!({ "endpoint": service.endpoint.to_string(), "handler": service.handler_name }))
+            .collect();
+        let warnings: Vec<_> = warning.into_iter().collect();
+        return output::print_json(&json!({ "verdict": "ok", "listeners": listeners, "warnings": warnings }));
+    }
+    for service in services {
+        output::tell(format_args!("{}: {} handler={}", Verdict::Ok, service.endpoint, service.handler_name));
+    }
+    if let Some(warning) = warning {
+        output::tell(format_args!("warning: {warning}"));
+    }
+    Ok(())
+}
+
+async fn serve(args: &Args, services: Vec<Service>, workers: &Workers) -> Outcome {
+    let mut signals = Signals::listen()
+        .map_err(|error| Failure::new(Verdict::Failed, format!("failed to listen for signals: {}", named(&error))))?;
+    let endpoints: Vec<_> = services.iter().map(|service| service.endpoint.clone()).collect();
+    let server = services.into_iter().fold(Server::new(), Server::serve).workers(workers.handles());
+    let explained = |error: BindError| match endpoints.iter().find(|endpoint| endpoint.brief() == error.endpoint) {
+        Some(endpoint) => bind_failed(&error, endpoint),
+        None => Failure::new(Verdict::of_bind(&error.source), error.to_string()),
+    };
+    let bound = tokio::select! {
+        bound = server.bind() => bound.map_err(explained)?,
+        // A name that is still being looked up must not hold anybody up.
+        _ = signals.stop() => return Ok(()),
+    };
+    let listeners = bound.listeners();
+    let mut running = bound.start();
+    readiness::announce(&listeners, args.json)?;
+    tokio::select! {
+        () = running.ended() => {}
+        signal = signals.stop() => tracing::info!(signal, "stopping"),
+    }
+    let impatient = async {
+        signals.stop().await;
+    };
+    let drained = running.drain_until(args.drain_timeout.duration(), impatient).await;
+    ended(drained, args.json)
+}
+
+fn ended(drained: Drained, json: bool) -> Outcome {
+    let failure = match drained {
+        Drained { cut: 0, failed: false, .. } => return Ok(()),
+        Drained { cut: 0, .. } => Failure::new(Verdict::Failed, "a listener was given up; the log says why"),
+        Drained { cut, finished, .. } => Failure::new(
+            Verdict::Failed,
+            format!("{cut} sessions had to be cut at the end of the drain; {finished} had ended by themselves"),
+        ),
+    };
+    // The one object that was asked for is printed already.
+    Err(if json { failure.in_words() } else { failure }.into())
+}

@@ -1,0 +1,112 @@
+//! The threads that sessions are spread over.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+
+/// How many threads serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Count {
+    /// As many as there are processors for this process.
+    Auto,
+    /// So many.
+    Exactly(NonZeroUsize),
+}
+
+impl FromStr for Count {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Count::Auto),
+            number => number.parse().map(Count::Exactly).map_err(|_| "write a number above 0, or auto"),
+        }
+    }
+}
+
+impl Count {
+    fn get(self) -> usize {
+        match self {
+            Count::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Count::Exactly(count) => count.get(),
+        }
+    }
+}
+
+/// A runtime of one thread: no message ever crosses to another.
+pub(super) fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// The threads beside the main one. They end when this is dropped.
+pub(super) struct Workers {
+    threads: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
+    handles: Vec<Handle>,
+}
+
+impl Workers {
+    /// Starts them; `main` is the runtime of the main thread, which takes its share of the sessions.
+    pub(super) fn start(count: Count, main: &Runtime) -> io::Result<Self> {
+        let mut workers = Workers { threads: Vec::new(), handles: Vec::new() };
+        let count = count.get();
+        if count == 1 {
+            return Ok(workers);
+        }
+        workers.handles.push(main.handle().clone());
+        for number in 1..count {
+            let runtime = runtime()?;
+            workers.handles.push(runtime.handle().clone());
+            let (stop, stopped) = oneshot::channel();
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                // Told, or left alone: both mean the end.
+                let _ = runtime.block_on(stopped);
+                runtime.shutdown_background();
+            })?;
+            workers.threads.push((stop, thread));
+        }
+        Ok(workers)
+    }
+
+    /// The runtimes to spread sessions over; none where the main thread serves alone.
+    pub(super) fn handles(&self) -> Vec<Handle> {
+        self.handles.clone()
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for (stop, thread) in self.threads.drain(..) {
+            drop(stop);
+            // A worker that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_a_number_above_0_or_auto() {
+        assert_eq!("auto".parse(), Ok(Count::Auto));
+        assert_eq!("3".parse::<Count>().map(Count::get), Ok(3));
+        for wrong in ["0", "-1", "many", ""] {
+            assert!(wrong.parse::<Count>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_worker_runs_what_it_is_given_and_ends_when_it_is_dropped() {
+        let main = runtime().unwrap();
+        let workers = Workers::start("3".parse().unwrap(), &main).unwrap();
+        assert_eq!(workers.handles().len(), 3);
+        let on_worker = workers.handles()[2].spawn(async { std::thread::current().name().map(str::to_owned) });
+        assert_eq!(main.block_on(on_worker).unwrap().as_deref(), Some("worker-2"));
+        drop(workers);
+    }
+}
