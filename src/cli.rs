@@ -7,6 +7,7 @@
 //! failed is its [`Verdict`], whose number is the exit code; `--json` gives one object, also for a failure; a reader
 //! that goes away ends the command quietly.
 
+mod call;
 mod causes;
 mod completions;
 mod descriptors;
@@ -74,6 +75,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Call(call::Args),
     List(list::Args),
     Completions(completions::Args),
     /// Print the manual page
@@ -100,6 +102,7 @@ fn run(registry: &Registry, words: Vec<OsString>) -> Outcome {
     match cli.command {
         None => serve::run(&cli.serve, options::given(of_command, registry), registry),
         Some(Command::Serve(args)) => serve::run(&args, options::given(of_command, registry), registry),
+        Some(Command::Call(args)) => call::run(args, registry),
         Some(Command::List(args)) => list::run(&args, registry),
         Some(Command::Completions(args)) => completions::run(&args, definitions(registry)),
         Some(Command::Man) => man::run(definitions(registry)),

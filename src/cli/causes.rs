@@ -1,6 +1,7 @@
 //! Why a bind or a call failed here and now, from what this machine shows, and what to do about it.
 
 mod binding;
+mod calling;
 
 use serde_json::json;
 
@@ -12,6 +13,7 @@ use crate::machine::sockets::Protocol;
 use crate::machine::{Holder, UnixHolder};
 
 pub(super) use binding::bind_failed;
+pub(super) use calling::{broken, dial_failed, unanswered};
 
 /// The protocol whose ports an endpoint uses, where it is one that the kernel keeps a table of.
 fn protocol(endpoint: &Endpoint) -> Option<Protocol> {

@@ -1,0 +1,256 @@
+//! The client's side of a conversation: the greeting, message and reply in turn, and what still comes.
+//!
+//! A message waits for the reply to the one before it, since a stream of bytes without framing would let the server
+//! see both as one. What comes unasked is shown as it comes, whatever is being waited for.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::replies::Replies;
+use super::source::Source;
+use crate::cli::failure::Stop;
+use crate::error::Error;
+use crate::link::Route;
+use crate::session::Session;
+
+/// How long a server may take to speak first.
+const GREETING_PATIENCE: Duration = Duration::from_millis(200);
+/// A piece of a stream that is as long may be a part of a longer reply: so long is waited for the rest.
+const LONG_PIECE: usize = 1024;
+const PIECE_PATIENCE: Duration = Duration::from_millis(20);
+
+/// How to converse.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manners {
+    /// There is a connection: the server may speak first, and will end it.
+    connected: bool,
+    /// What is received may be a piece of a message.
+    pieces: bool,
+    /// Each message waits for the reply to the one before it.
+    in_turn: bool,
+    /// How long it waits; without end where it is not said.
+    reply_patience: Option<Duration>,
+    /// When all of it must be over.
+    deadline: Option<Instant>,
+}
+
+/// What ended a conversation early.
+#[derive(Debug)]
+pub(super) enum Break {
+    /// The conversation itself.
+    Conversation(Broken),
+    /// The replies could not be written.
+    Output(Stop),
+}
+
+/// Why a conversation did not come to its end.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The link failed, or the server broke the framing.
+    Link(Error),
+    /// The time was up, or a datagram was lost.
+    NoReply {
+        /// The message that had no reply.
+        to: Option<Vec<u8>>,
+    },
+    /// The server ended the conversation too early.
+    Closed {
+        /// The first message that it did not get.
+        unsent: Vec<u8>,
+    },
+    /// The messages could not be read.
+    Input(io::Error),
+}
+
+impl From<Broken> for Break {
+    fn from(broken: Broken) -> Self {
+        Break::Conversation(broken)
+    }
+}
+
+impl From<Error> for Break {
+    fn from(error: Error) -> Self {
+        Broken::Link(error).into()
+    }
+}
+
+impl From<Stop> for Break {
+    fn from(stop: Stop) -> Self {
+        Break::Output(stop)
+    }
+}
+
+impl Manners {
+    /// Message and reply in turn, until the deadline.
+    pub(super) fn new(route: &Route, deadline: Option<Instant>) -> Self {
+        Manners {
+            connected: route.capabilities.connected,
+            pieces: !route.keeps_messages,
+            in_turn: true,
+            reply_patience: None,
+            deadline,
+        }
+    }
+
+    /// Goes on after so long without a reply: what reads from a pipe may talk to a server that seldom answers.
+    pub(super) fn waiting_at_most(self, patience: Duration) -> Self {
+        Manners { reply_patience: Some(patience), ..self }
+    }
+
+    /// Sends whenever there is something to send: people do not wait.
+    pub(super) fn at_leisure(self) -> Self {
+        Manners { in_turn: false, ..self }
+    }
+}
+
+/// Converses until both sides have nothing to say any more.
+pub(super) async fn converse(
+    session: &mut Session,
+    source: &mut Source,
+    replies: &mut dyn Replies,
+    manners: &Manners,
+) -> Result<(), Break> {
+    let mut state = State { manners: *manners, waiting: None, piece_ends: None, unanswered: None, heard: false };
+    let ended = state.run(session, source, replies).await;
+    // What came is shown, whatever ended it.
+    let shown = if state.piece_ends.is_some() { replies.complete() } else { Ok(()) };
+    ended.and(shown.map_err(Break::Output))
+}
+
+struct State {
+    manners: Manners,
+    /// The message that waits for its reply, and until when.
+    waiting: Option<(Vec<u8>, Option<Instant>)>,
+    /// When the reply that has begun is taken for complete.
+    piece_ends: Option<Instant>,
+    /// The last message that went without a reply.
+    unanswered: Option<Vec<u8>>,
+    heard: bool,
+}
+
+/// What happened next.
+enum Next {
+    Came(Option<bytes::Bytes>),
+    PieceEnded,
+    GaveUpWaiting,
+    Deadline,
+    ToSend(Option<io::Result<Vec<u8>>>),
+}
+
+impl State {
+    async fn run(
+        &mut self,
+        session: &mut Session,
+        source: &mut Source,
+        replies: &mut dyn Replies,
+    ) -> Result<(), Break> {
+        let mut sending = true;
+        if self.manners.connected && !self.greeting(session, replies).await? {
+            return closed(source);
+        }
+        loop {
+            let over = !sending && !self.manners.connected && self.waiting.is_none() && self.piece_ends.is_none();
+            if over {
+                return self.verdict();
+            }
+            match self.next(session, source, sending).await? {
+                Next::Came(Some(bytes)) => {
+                    self.waiting = None;
+                    self.came(&bytes, replies)?;
+                }
+                Next::Came(None) => return if sending { closed(source) } else { Ok(()) },
+                Next::PieceEnded => {
+                    self.piece_ends = None;
+                    replies.complete()?;
+                }
+                Next::GaveUpWaiting => self.unanswered = self.waiting.take().map(|(message, _)| message),
+                Next::Deadline => return self.out_of_time(sending),
+                Next::ToSend(Some(message)) => {
+                    let message = message.map_err(Broken::Input)?;
+                    replies.sent(&message);
+                    session.send(&message).await?;
+                    if self.manners.in_turn {
+                        let until = self.manners.reply_patience.map(|patience| Instant::now() + patience);
+                        self.waiting = Some((message, until));
+                    }
+                }
+                Next::ToSend(None) => {
+                    sending = false;
+                    session.finish().await?;
+                }
+            }
+        }
+    }
+
+    /// Shows what the server says before it is asked; tells whether the conversation goes on.
+    async fn greeting(&mut self, session: &mut Session, replies: &mut dyn Replies) -> Result<bool, Break> {
+        match timeout_at(Instant::now() + GREETING_PATIENCE, session.recv()).await {
+            Ok(Ok(Some(bytes))) => self.came(&bytes, replies).map(|()| true),
+            Ok(Ok(None)) => Ok(false),
+            Ok(Err(error)) => Err(error.into()),
+            // It waits to be spoken to.
+            Err(_) => Ok(true),
+        }
+    }
+
+    async fn next(&mut self, session: &mut Session, source: &mut Source, sending: bool) -> Result<Next, Error> {
+        let reply_until = self.waiting.as_ref().and_then(|(_, until)| *until);
+        let may_send = sending && self.waiting.is_none() && self.piece_ends.is_none();
+        tokio::select! {
+            // What came is shown before anything is sent, and before time is up.
+            biased;
+            came = session.recv() => came.map(Next::Came),
+            () = at(self.piece_ends) => Ok(Next::PieceEnded),
+            () = at(reply_until) => Ok(Next::GaveUpWaiting),
+            () = at(self.manners.deadline) => Ok(Next::Deadline),
+            message = source.next(), if may_send => Ok(Next::ToSend(message)),
+        }
+    }
+
+    fn came(&mut self, bytes: &[u8], replies: &mut dyn Replies) -> Result<(), Break> {
+        self.heard = true;
+        replies.piece(bytes)?;
+        if self.manners.pieces && bytes.len() >= LONG_PIECE {
+            self.piece_ends = Some(Instant::now() + PIECE_PATIENCE);
+        } else {
+            self.piece_ends = None;
+            replies.complete()?;
+        }
+        Ok(())
+    }
+
+    /// A server that was asked everything and keeps the connection open has done what it had to.
+    fn out_of_time(&mut self, sending: bool) -> Result<(), Break> {
+        let to = match self.waiting.take() {
+            None if !sending && self.heard => return Ok(()),
+            waiting => waiting.map(|(message, _)| message),
+        };
+        Err(Broken::NoReply { to }.into())
+    }
+
+    /// Datagrams may be lost: it is all well only if none was.
+    fn verdict(&mut self) -> Result<(), Break> {
+        match self.unanswered.take() {
+            Some(message) => Err(Broken::NoReply { to: Some(message) }.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The server ended the conversation while there was, or may have been, more to say to it.
+fn closed(source: &mut Source) -> Result<(), Break> {
+    match source.unsent() {
+        Some(unsent) => Err(Broken::Closed { unsent }.into()),
+        None => Ok(()),
+    }
+}
+
+/// Waits until that moment; for ever where there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
