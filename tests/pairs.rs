@@ -155,6 +155,10 @@ async fn expect(handler: &str, mut session: Session) {
             assert!(text.starts_with("remote:") && text.contains(&seen_by_us), "{seen_by_us} is named in {text}");
         }
         "chat" => {
+            if connected {
+                let question = hears_something(&mut session).await;
+                assert!(question.contains("nickname"), "{question}");
+            }
             session.send(b"Genji").await.unwrap();
             let text = hears_something(&mut session).await;
             assert!(text.contains("Genji"), "{text}");
