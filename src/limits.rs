@@ -17,8 +17,8 @@ pub struct Limits {
     pub when_full: WhenFull,
     /// How long the layers' handshakes may take, all together.
     pub handshake_timeout: Duration,
-    /// How long a session may wait for its peer while nothing is received or sent. A message that never ends counts
-    /// as nothing received.
+    /// How long a session may wait for its peer while nothing is received or sent; on datagrams, while nothing is
+    /// received. A message that never ends counts as nothing received.
     pub idle_timeout: Duration,
     /// How long what was sent may wait without the peer taking any of it.
     pub write_timeout: Duration,

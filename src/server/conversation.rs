@@ -57,7 +57,7 @@ pub(super) async fn converse(
     opened: Instant,
 ) -> Ending {
     let wire = session.wire().clone();
-    let mut clocks = Clocks::new(limits, opened);
+    let mut clocks = Clocks::new(limits, opened, session.peer().connected());
     let mut timer = pin!(sleep_until(clocks.armed));
     let mut draining = pin!(shutdown.draining());
     let mut waits_for_drain = false;
@@ -133,6 +133,9 @@ struct Clocks {
     idle: Duration,
     write: Duration,
     total: Option<Instant>,
+    /// Whether what is sent counts as activity. That a datagram was sent says nothing of whether its peer is there: one
+    /// that left a busy room would otherwise be sent its talk for ever.
+    sending_counts: bool,
     /// When a message last came or went.
     active: Instant,
     /// How many messages had come and gone by then.
@@ -154,13 +157,14 @@ enum Clock {
 }
 
 impl Clocks {
-    fn new(limits: &Limits, opened: Instant) -> Self {
+    fn new(limits: &Limits, opened: Instant, connected: bool) -> Self {
         let total = limits.total_timeout.map(|total| opened + total);
         let first = opened + limits.idle_timeout;
         Clocks {
             idle: limits.idle_timeout,
             write: limits.write_timeout,
             total,
+            sending_counts: connected,
             active: opened,
             moved: 0,
             stalled: None,
@@ -173,7 +177,7 @@ impl Clocks {
     /// Called when the handler waits. Makes sure that the timer fires at the next deadline or before.
     fn check(&mut self, wire: &mut Wire, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Clock {
         let totals = wire.totals();
-        let moved = totals.messages_in + totals.messages_out;
+        let moved = totals.messages_in + if self.sending_counts { totals.messages_out } else { 0 };
         if moved != self.moved {
             self.moved = moved;
             self.active = Instant::now();

@@ -144,6 +144,40 @@ async fn a_silent_peer_s_session_expires() {
     assert_eq!(bench.counters().get("session.closed", "idle-timeout"), 1);
 }
 
+/// Sends every second, whatever comes.
+struct Talkative;
+
+#[async_trait]
+impl Handler for Talkative {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        let (mut receiving, mut sending) = session.split();
+        let talking = async {
+            loop {
+                sending.send(b"and another thing").await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let listening = async {
+            while receiving.recv().await?.is_some() {}
+            Ok(())
+        };
+        tokio::select! { ended = listening => ended, failed = talking => failed }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_s_session_expires_however_much_it_is_sent() {
+    let bench = datagrams(Talkative).limits("idle-timeout=60s").start().await;
+    bench.receive(A, b"tell me");
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    bench.receive(A, b"go on");
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(bench.counters().get("session.closed", "idle-timeout"), 0);
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(bench.counters().get("session.closed", "idle-timeout"), 1);
+    assert!(bench.answers(A).await.len() >= 100);
+}
+
 #[tokio::test(start_paused = true)]
 async fn in_a_full_table_the_peer_that_was_silent_for_longest_makes_room() {
     let bench = datagrams(Counting).limits("max-sessions=2").start().await;
