@@ -192,14 +192,23 @@ fn settle(io: &UdpSocket) -> Result<(), FailedStep> {
     // Long answers are fragmented rather than refused. What the path's MTU is said to be is left out of account, since
     // anybody can say it; routers fragment further where they must (ip(7)).
     sockopt::set_ip_mtu_discover(io, Ipv4PathMtuDiscovery::OMIT).map_err(|error| failed("IP_MTU_DISCOVER", error))?;
-    let is_v6 = io.local_addr().map_err(|error| FailedStep::new("getsockname", error))?.is_ipv6();
-    if is_v6 {
+    let local = io.local_addr().map_err(|error| FailedStep::new("getsockname", error))?;
+    if local.is_ipv6() {
         // In IPv6 only the sender fragments, so it must know the path's MTU (RFC 8201).
         sockopt::set_ipv6_mtu_discover(io, Ipv6PathMtuDiscovery::WANT)
             .map_err(|error| failed("IPV6_MTU_DISCOVER", error))?;
         setsockopt(io, nix_sockopt::Ipv6DontFrag, &false)
             .map_err(|errno| FailedStep::new("setsockopt(IPV6_DONTFRAG)", errno))?;
         sockopt::set_ipv6_recvtclass(io, false).map_err(|error| failed("IPV6_RECVTCLASS", error))?;
+    }
+    if !local.ip().to_canonical().is_unspecified() {
+        // Where it was bound is where each datagram was sent to.
+        let untold = if local.is_ipv6() {
+            setsockopt(io, nix_sockopt::Ipv6RecvPacketInfo, &false)
+        } else {
+            setsockopt(io, nix_sockopt::Ipv4PacketInfo, &false)
+        };
+        untold.map_err(|errno| FailedStep::new("setsockopt(IP_PKTINFO)", errno))?;
     }
     // Nobody reads the time of arrival nor the congestion marks, and each costs the kernel a little per datagram.
     sockopt::set_ip_recvtos(io, false).map_err(|error| failed("IP_RECVTOS", error))?;

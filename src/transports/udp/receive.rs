@@ -25,6 +25,7 @@ struct Buffers {
     /// 2 MiB of addresses, of which the kernel provides only the pages that are written to: as a rule one or two for
     /// each buffer.
     incoming: Vec<u8>,
+    metas: Vec<RecvMeta>,
     arena: BytesMut,
 }
 
@@ -34,13 +35,13 @@ pub(super) fn receive(
     call: impl FnOnce(&mut [IoSliceMut<'_>], &mut [RecvMeta]) -> io::Result<usize>,
     mut deliver: impl FnMut(&RecvMeta, Bytes),
 ) -> io::Result<usize> {
-    BUFFERS.with_borrow_mut(|Buffers { incoming, arena }| {
+    BUFFERS.with_borrow_mut(|Buffers { incoming, metas, arena }| {
         incoming.resize(BATCH_SIZE * BUFFER_SIZE, 0);
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        metas.resize(BATCH_SIZE, RecvMeta::default());
         let mut chunks = incoming.chunks_exact_mut(BUFFER_SIZE);
         let mut slices: [_; BATCH_SIZE] = std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let count = call(&mut slices, &mut metas)?;
-        let filled = || slices.iter().zip(&metas).take(count);
+        let count = call(&mut slices, metas)?;
+        let filled = || slices.iter().zip(&*metas).take(count);
         let total = filled().map(|(_, meta)| meta.len).sum::<usize>();
         if arena.capacity() < total {
             arena.reserve(total.max(ARENA_SIZE));
