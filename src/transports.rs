@@ -1,5 +1,6 @@
 //! The transports that ship, a file each, and the socket options that they share.
 
+mod arena;
 mod outgoing;
 pub mod socket;
 pub mod tcp;
