@@ -31,6 +31,8 @@ pub(super) struct Port {
     socket: Box<dyn DatagramSocket>,
     guard: Option<Guard>,
     inbox: VecDeque<Datagram>,
+    /// When the last batch came: the clock is read once for all of it.
+    arrived: Instant,
     pub(super) outbox: Outbox,
     largest: Option<usize>,
     /// How long an answer to the last datagram may be, where its source may be forged.
@@ -55,6 +57,7 @@ impl Port {
             socket,
             guard,
             inbox: VecDeque::new(),
+            arrived: Instant::now(),
             outbox,
             largest,
             reply_limit: None,
@@ -78,7 +81,9 @@ impl Port {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            match ready!(self.socket.poll_recv(cx, &mut self.inbox)) {
+            let received = ready!(self.socket.poll_recv(cx, &mut self.inbox));
+            self.arrived = Instant::now();
+            match received {
                 Ok(()) => self.errors_in_a_row = 0,
                 Err(error) => self.note_receive_error(&error),
             }
@@ -92,7 +97,7 @@ impl Port {
             return false;
         }
         let Some(guard) = &mut self.guard else { return true };
-        match guard.admit(datagram, Instant::now()) {
+        match guard.admit(datagram, self.arrived) {
             Decision::Answer(answer) => {
                 self.reply_limit = answer.limit;
                 if answer.over_rate {
