@@ -17,6 +17,7 @@ pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod topology;
+mod wait;
 
 pub use experiments::Experiment;
 pub use ground::Ground;

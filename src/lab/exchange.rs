@@ -41,6 +41,10 @@ pub(crate) struct Client {
     state: State,
     /// The place of the server that got the call.
     pub(crate) server: Option<usize>,
+    /// Where the answer came from, for a socket that is not connected and takes it from anywhere.
+    pub(crate) answered_from: Option<SocketAddr>,
+    /// Whom to send to, where the socket is not connected.
+    asks: Option<SocketAddr>,
     /// What the server noted of the call.
     heard: Vec<Call>,
 }
@@ -89,7 +93,13 @@ impl Client {
             Ok(_) => State::Waiting,
             Err(error) => State::Over(Outcome::Errno(errno_of(&error))),
         };
-        Client { socket, proto, state, server: None, heard: Vec::new() }
+        Client { socket, proto, state, server: None, answered_from: None, asks: None, heard: Vec::new() }
+    }
+
+    /// Asks over UDP without connecting, so that an answer from any address is taken.
+    pub(crate) fn ask(socket: Tracked, to: SocketAddr) -> Self {
+        let (state, asks) = (State::Waiting, Some(to));
+        Client { socket, proto: Proto::Udp, state, server: None, answered_from: None, asks, heard: Vec::new() }
     }
 
     /// How the call ended.
@@ -121,8 +131,8 @@ impl Client {
                 Ok(()) => Some(Outcome::Connected),
                 Err(error) => Some(Outcome::Errno(errno_of(&error))),
             },
-            Proto::Udp => match self.socket.receive(&mut [0; 8]) {
-                Ok(_) => Some(Outcome::Reply),
+            Proto::Udp => match self.take_answer() {
+                Ok(()) => Some(Outcome::Reply),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
                 Err(error) => Some(Outcome::Errno(errno_of(&error))),
             },
@@ -131,15 +141,36 @@ impl Client {
             self.state = State::Over(outcome);
         }
     }
+
+    fn question(&mut self, number: usize) -> io::Result<()> {
+        match self.asks {
+            Some(to) => self.socket.send_to(&number.to_le_bytes(), to),
+            None => self.socket.send(&number.to_le_bytes()),
+        }
+    }
+
+    fn take_answer(&mut self) -> io::Result<()> {
+        if self.asks.is_none() {
+            return self.socket.receive(&mut [0; 8]).map(drop);
+        }
+        let (_, from) = self.socket.receive_from(&mut [0; 8])?;
+        self.answered_from = Some(canonical(from));
+        Ok(())
+    }
 }
 
 /// Lets all clients finish their calls. UDP clients send now.
 pub(crate) fn run(servers: &mut [Server], clients: &mut [Client]) -> io::Result<()> {
+    run_until_quiet(servers, clients, QUIET)
+}
+
+/// The same, where an answer may take longer than [`QUIET`].
+pub(crate) fn run_until_quiet(servers: &mut [Server], clients: &mut [Client], quiet: Duration) -> io::Result<()> {
     let mut by_address = HashMap::new();
     for (number, client) in clients.iter_mut().enumerate() {
         if client.state == State::Waiting && client.proto == Proto::Udp {
             // An ICMP error for an earlier datagram cannot be there yet: this is the first.
-            if let Err(error) = client.socket.send(&number.to_le_bytes()) {
+            if let Err(error) = client.question(number) {
                 client.state = State::Over(Outcome::Errno(errno_of(&error)));
             }
         }
@@ -149,7 +180,7 @@ pub(crate) fn run(servers: &mut [Server], clients: &mut [Client]) -> io::Result<
     }
     let mut last_event = Instant::now();
     loop {
-        let left = QUIET.saturating_sub(last_event.elapsed());
+        let left = quiet.saturating_sub(last_event.elapsed());
         let (ready_servers, ready_clients) = wait(servers, clients, left)?;
         if ready_servers.is_empty() && ready_clients.is_empty() {
             let is_open = clients.iter().any(|client| client.state == State::Waiting);

@@ -1,63 +1,84 @@
 //! The experiments. Each one predicts first; running it fills in what the kernel did.
 
+mod backlog;
 mod conflict;
+mod delivery;
+mod errno;
 mod reach;
+mod reuseport;
+mod timewait;
+mod udp_reply;
 
 use std::io;
 
 use super::ground::Ground;
 use super::report::{Report, Section};
 
-/// An experiment, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Experiment {
-    /// Who reaches what.
-    Reach,
-    /// Which second bind succeeds.
-    Conflict,
+/// A table's worth of cases, several times.
+type Sections = Vec<Section>;
+
+macro_rules! experiments {
+    ($($(#[$doc:meta])* $variant:ident $module:ident $name:literal $title:literal;)*) => {
+        /// An experiment, by name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Experiment {
+            $(
+                #[doc = $title]
+                $variant,
+            )*
+        }
+
+        impl Experiment {
+            /// All of them, in the order of the lesson.
+            pub const ALL: &'static [Experiment] = &[$(Experiment::$variant,)*];
+
+            /// The name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Experiment::$variant => $name,)* }
+            }
+
+            /// What it asks, in one line.
+            pub fn title(self) -> &'static str {
+                match self { $(Experiment::$variant => $title,)* }
+            }
+
+            fn about(self) -> &'static str {
+                match self { $(Experiment::$variant => $module::ABOUT,)* }
+            }
+
+            fn sections(self) -> Sections {
+                match self { $(Experiment::$variant => $module::predict(),)* }
+            }
+
+            fn fill(self, ground: &Ground, sections: &mut Sections) -> io::Result<()> {
+                match self { $(Experiment::$variant => $module::run(ground, sections),)* }
+            }
+        }
+    };
+}
+
+experiments! {
+    Reach reach "reach" "What does a bind really reach?";
+    Conflict conflict "conflict" "Which second bind succeeds?";
+    Backlog backlog "backlog" "How many connect while nobody accepts?";
+    TimeWait timewait "timewait" "Who may bind again after whose close?";
+    ReusePort reuseport "reuseport" "Who of a group gets what, and what does a close lose?";
+    Delivery delivery "delivery" "Which of several matching sockets gets the packet?";
+    UdpReply udp_reply "udp-reply" "From which address does a UDP server answer?";
+    Errno errno "errno" "What does each obstacle look like to a client?";
 }
 
 impl Experiment {
-    /// All of them, in the order of the lesson.
-    pub const ALL: &'static [Experiment] = &[Experiment::Reach, Experiment::Conflict];
-
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Experiment::Reach => "reach",
-            Experiment::Conflict => "conflict",
-        }
-    }
-
-    /// What it asks, in one line.
-    pub fn title(self) -> &'static str {
-        match self {
-            Experiment::Reach => "What does a bind really reach?",
-            Experiment::Conflict => "Which second bind succeeds?",
-        }
-    }
-
-    fn about(self) -> &'static str {
-        match self {
-            Experiment::Reach => reach::ABOUT,
-            Experiment::Conflict => conflict::ABOUT,
-        }
-    }
-
     /// What the model says; opens no socket.
     pub fn predict(self) -> Report {
-        let sections = match self {
-            Experiment::Reach => reach::predict(),
-            Experiment::Conflict => conflict::predict(),
-        };
         Report {
             experiment: self.name(),
             title: self.title(),
             about: self.about(),
             kernel: None,
             limits: Vec::new(),
-            sections,
+            sections: self.sections(),
         }
     }
 
@@ -67,11 +88,7 @@ impl Experiment {
     /// Where the experiment itself failed: not one of the calls that it looks at, but one that it needs.
     pub fn run(self, ground: &Ground) -> io::Result<Report> {
         let mut report = self.predict();
-        let sections = &mut report.sections;
-        match self {
-            Experiment::Reach => reach::run(ground, sections)?,
-            Experiment::Conflict => conflict::run(ground, sections)?,
-        }
+        self.fill(ground, &mut report.sections)?;
         report.kernel = Some(kernel());
         report.limits.extend(ground.limits());
         Ok(report)
@@ -83,6 +100,3 @@ pub fn kernel() -> String {
     let name = rustix::system::uname();
     format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy())
 }
-
-/// A table's worth of cases.
-type Sections = Vec<Section>;

@@ -14,3 +14,16 @@ pub(crate) fn topology() -> Option<Topology> {
         Err(error) => panic!("{error}"),
     }
 }
+
+/// Runs an experiment and holds the kernel to the model in every one of so many cases.
+pub(crate) fn agrees(experiment: crate::lab::Experiment, cases: usize) {
+    let Some(topology) = topology() else { return };
+    let report = experiment.run(&crate::lab::Ground::Private(topology)).unwrap();
+    let differing: Vec<_> = report
+        .cases()
+        .filter(|case| case.differs())
+        .map(|case| format!("{:?}: {} by {}, was {:?}", case.what, case.predicted, case.rule, case.observed))
+        .collect();
+    assert_eq!(report.tried(), cases);
+    assert!(differing.is_empty(), "{} differ:\n{}", differing.len(), differing.join("\n"));
+}

@@ -4,7 +4,6 @@
 //! siblings) for who is preferred; ip(7) and RFC 6724 for the address that routing picks; RFC 1122 section 3.3.4.2
 //! for the weak host model, by which a packet may arrive on another device than the one that has its address.
 
-use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
@@ -93,57 +92,72 @@ pub fn reply_source(socket: &Binding, packet: &Packet) -> IpAddr {
     if socket.is_wildcard() { routed_source(packet.at, packet.source) } else { socket.ip.to_canonical() }
 }
 
-/// Who gets a packet, of the sockets on the host where it arrives, given in the order in which they were bound.
+/// Who gets a packet, of the sockets on the host where it arrives, given in the order in which they were bound (TCP:
+/// in which they began to listen).
+///
+/// This is the kernel's own search: first among the sockets bound to the address, then among the wildcards; the best
+/// score wins, the first met among equals; but a socket with `SO_REUSEPORT` ends the search as soon as it is the best
+/// so far, and the hash of the flow chooses among its group.
 pub fn deliver(sockets: &[Binding], packet: &Packet) -> Delivery {
     let takes = |socket: &Binding| {
         let open = socket.listening || packet.proto == Proto::Udp;
         let on_device = socket.device.as_deref().is_none_or(|device| device == packet.device);
         socket.proto == packet.proto && open && on_device && socket.covers(packet.to)
     };
-    let mut ranked: Vec<usize> = (0..sockets.len()).filter(|&place| takes(&sockets[place])).collect();
-    ranked.sort_by(|&a, &b| rank(&sockets[b], packet).cmp(&rank(&sockets[a], packet)));
-    let Some(&first) = ranked.first() else {
-        return Delivery { to: Vec::new(), rule: Rule::NobodyListens };
-    };
-    let equals: Vec<usize> = ranked
-        .iter()
-        .copied()
-        .filter(|&place| rank(&sockets[place], packet) == rank(&sockets[first], packet))
-        .collect();
-    if let [_, .., last] = equals[..] {
-        return if sockets[last].reuse_port {
-            let group = equals.into_iter().filter(|&place| sockets[place].reuse_port).collect();
-            Delivery { to: group, rule: Rule::Spread }
-        } else {
-            Delivery { to: vec![last], rule: Rule::LastBound }
-        };
+    let all: Vec<usize> = (0..sockets.len()).filter(|&place| takes(&sockets[place])).collect();
+    let (wildcards, specific): (Vec<usize>, Vec<usize>) = all.iter().partition(|&&place| sockets[place].is_wildcard());
+    let rivals = if specific.is_empty() { &wildcards } else { &specific };
+    let mut best: Option<usize> = None;
+    for place in in_order_met(sockets, rivals) {
+        if best.is_none_or(|best| score(&sockets[place]) > score(&sockets[best])) {
+            best = Some(place);
+            if sockets[place].reuse_port {
+                break;
+            }
+        }
     }
-    let rule = match ranked.get(1) {
-        None => Rule::OnlySocket,
-        Some(&second) => what_decided(&sockets[first], &sockets[second], packet),
-    };
-    Delivery { to: vec![first], rule }
+    let Some(best) = best else { return Delivery { to: Vec::new(), rule: Rule::NobodyListens } };
+    let group: Vec<usize> = (0..sockets.len()).filter(|&one| is_one_group(&sockets[best], &sockets[one])).collect();
+    if group.len() > 1 {
+        return Delivery { to: group, rule: Rule::Spread };
+    }
+    let second = rivals.iter().chain(&wildcards).find(|&&place| place != best);
+    let rule = second.map_or(Rule::OnlySocket, |&second| what_decided(&sockets[best], &sockets[second]));
+    Delivery { to: vec![best], rule }
 }
 
-/// What the kernel prefers, in this order: the address over a wildcard, the device over any, `AF_INET` over `AF_INET6`.
-/// For TCP, the last two count the same.
-fn rank(socket: &Binding, packet: &Packet) -> (bool, u8) {
-    let device = u8::from(socket.device.is_some());
-    let inet = u8::from(socket.ip.is_ipv4());
-    let score = match packet.proto {
-        Proto::Tcp => device + inet,
-        Proto::Udp => 4 * device + inet,
-    };
-    (!socket.is_wildcard(), score)
+/// The newest first; but IPv6 sockets with `SO_REUSEPORT` go to the end of the kernel's list, the oldest first.
+fn in_order_met(sockets: &[Binding], places: &[usize]) -> impl Iterator<Item = usize> {
+    let at_end = |place: &usize| sockets[*place].reuse_port && sockets[*place].ip.is_ipv6();
+    let (end, front): (Vec<usize>, Vec<usize>) = places.iter().partition(|place| at_end(place));
+    front.into_iter().rev().chain(end)
 }
 
-fn what_decided(first: &Binding, second: &Binding, packet: &Packet) -> Rule {
-    let (one, two) = (rank(first, packet), rank(second, packet));
-    match one.0.cmp(&two.0) {
-        Ordering::Greater => Rule::SpecificFirst,
-        _ if first.device.is_some() && second.device.is_none() => Rule::DeviceFirst,
-        _ => Rule::InetFirst,
+/// A device counts more than the family.
+fn score(socket: &Binding) -> (bool, bool) {
+    (socket.device.is_some(), socket.ip.is_ipv4())
+}
+
+fn what_decided(best: &Binding, second: &Binding) -> Rule {
+    match () {
+        () if best.is_wildcard() != second.is_wildcard() => Rule::SpecificFirst,
+        () if best.reuse_port && second.reuse_port && best.ip.is_ipv4() == second.ip.is_ipv4() => Rule::FirstMet,
+        () if best.device.is_some() && second.device.is_none() => Rule::DeviceFirst,
+        () if best.ip.is_ipv4() && second.ip.is_ipv6() => Rule::InetFirst,
+        () => Rule::LastBound,
     }
+}
+
+/// Whether two sockets are in one `SO_REUSEPORT` group.
+fn is_one_group(one: &Binding, two: &Binding) -> bool {
+    let both = |of: fn(&Binding) -> bool| of(one) && of(two);
+    one.proto == two.proto
+        && one.ip == two.ip
+        && one.v6_only == two.v6_only
+        && one.user == two.user
+        && one.device == two.device
+        && both(|socket| socket.reuse_port)
+        && both(|socket| socket.listening || socket.proto == Proto::Udp)
 }
 
 /// What a client feels that dials a server with one socket, which echoes.

@@ -70,6 +70,7 @@ rules! {
     InetFirst "inet-beats-dual-stack" "For IPv4, an AF_INET socket comes before a dual-stack one.";
     LastBound "last-bound-wins" "Among equal UDP sockets with SO_REUSEADDR, the one bound last gets everything.";
     Spread "reuse-port-spreads" "Sockets of a SO_REUSEPORT group get the flows by a hash of addresses and ports.";
+    FirstMet "reuse-port-first-met" "Among SO_REUSEPORT sockets of one family the search ends at the first it meets, which is the one bound last (IPv6: first); it never gets to compare devices.";
     Sticky "flows-stick" "The hash of one flow is always the same, so its datagrams stay with one member.";
     StalledMember "stalled-member-keeps-its-share" "The hash does not know who is slow: a stalled member keeps its share, and its clients wait.";
     CloseLosesQueue "close-loses-queue" "Closing one listener resets the connections in its queue; the other members never see them.";
