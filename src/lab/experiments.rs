@@ -12,7 +12,7 @@ mod udp_reply;
 use std::io;
 
 use super::ground::Ground;
-use super::report::{Report, Section};
+use super::report::{BINDS, CALLS, Report, Section};
 
 /// A table's worth of cases, several times.
 type Sections = Vec<Section>;
@@ -76,6 +76,7 @@ impl Experiment {
             experiment: self.name(),
             title: self.title(),
             about: self.about(),
+            legend: if matches!(self, Experiment::Conflict | Experiment::TimeWait) { BINDS } else { CALLS },
             kernel: None,
             limits: Vec::new(),
             sections: self.sections(),

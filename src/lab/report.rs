@@ -3,6 +3,10 @@
 //! A [`Report`] has sections, a section is a table, a cell of it is a [`Case`]: what was tried, what the model said,
 //! what the kernel did, the rule behind it, and the system calls that show it.
 
+mod json;
+mod markdown;
+mod text;
+
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -10,6 +14,17 @@ use serde_json::Value;
 use super::model::Rule;
 use super::outcome::Outcome;
 use super::socket::Call;
+use crate::verdict::Verdict;
+
+pub use json::{all_as_json, as_json};
+pub use markdown::as_markdown;
+pub use text::{Style, as_text};
+
+/// What the glyphs mean where calls are made.
+pub const CALLS: &[(char, &str)] =
+    &[('#', "reached"), ('x', "refused"), ('.', "timed out"), ('!', "arrived, and the reply was lost")];
+/// What the glyphs mean where sockets bind.
+pub const BINDS: &[(char, &str)] = &[('#', "the bind succeeds"), ('x', "it fails")];
 
 /// What one experiment found.
 #[derive(Debug, Clone)]
@@ -20,6 +35,8 @@ pub struct Report {
     pub title: &'static str,
     /// What there is to know before reading the tables, in a few sentences.
     pub about: &'static str,
+    /// What the glyphs mean in its tables.
+    pub legend: &'static [(char, &'static str)],
     /// The kernel that ran it; `None` where nothing was run.
     pub kernel: Option<String>,
     /// What could not be tried or set, and what would allow it.
@@ -53,8 +70,8 @@ pub enum Shown {
     Glyphs,
     /// As predicted and observed outcome.
     Words,
-    /// Not cell by cell, where the reader would learn nothing new from it: only how many agree.
-    Counted,
+    /// Not at all: it comes out like another one of the report, at this place.
+    Like(usize),
 }
 
 /// The head of a column.
@@ -162,6 +179,25 @@ impl Report {
     /// In how many cases the kernel did otherwise than the model said.
     pub fn differing(&self) -> usize {
         self.cases().filter(|case| case.differs()).count()
+    }
+
+    /// `ok`, or `failed` where the kernel did otherwise than the model said.
+    pub fn verdict(&self) -> Verdict {
+        if self.differing() == 0 { Verdict::Ok } else { Verdict::Failed }
+    }
+
+    /// The result in one sentence.
+    pub fn summary(&self) -> String {
+        let cases = self.cases().count();
+        let Some(kernel) = &self.kernel else { return format!("{cases} cases predicted, none tried.") };
+        let untried = match cases - self.tried() {
+            0 => String::new(),
+            untried => format!(", {untried} not tried"),
+        };
+        match self.differing() {
+            0 => format!("{} cases on {kernel}, all as predicted{untried}.", self.tried()),
+            some => format!("{} cases on {kernel}, {some} otherwise than predicted{untried}.", self.tried()),
+        }
     }
 
     /// How many cases were tried.
