@@ -54,12 +54,27 @@ pub struct Section {
     pub about: String,
     /// Whether its cells are shown as glyphs, or in words.
     pub shown: Shown,
+    /// Its place in a summary of many such tables: which summary, which row, which column.
+    pub summed_at: Option<[String; 3]>,
     /// What the rows are, over their names.
     pub row_head: &'static str,
     /// The columns.
     pub columns: Vec<Column>,
     /// The rows.
     pub rows: Vec<Row>,
+}
+
+/// Tables of which each one is shown as a cell.
+#[derive(Debug)]
+pub struct Summary<'a> {
+    /// The heading.
+    pub title: &'a str,
+    /// The names of the rows.
+    pub rows: Vec<&'a str>,
+    /// The names of the columns.
+    pub columns: Vec<&'a str>,
+    /// The tables, row by row.
+    pub sections: Vec<&'a Section>,
 }
 
 /// How a cell is shown.
@@ -70,8 +85,8 @@ pub enum Shown {
     Glyphs,
     /// As predicted and observed outcome.
     Words,
-    /// Not at all: it comes out like another one of the report, at this place.
-    Like(usize),
+    /// As one cell of a summary, because it comes out like another table, or all its cells do alike.
+    Summed,
 }
 
 /// The head of a column.
@@ -142,6 +157,23 @@ impl Section {
         self.rows.iter().flat_map(|row| row.cells.iter().flatten())
     }
 
+    /// The glyph that stands for the whole table: that of the worst cell; with `only_predicted`, of what is predicted.
+    pub fn glyph(&self, only_predicted: bool) -> char {
+        let glyphs: Vec<char> = self.cases().map(|case| case.glyph(only_predicted)).collect();
+        ['x', '.', '!', '#'].into_iter().find(|glyph| glyphs.contains(glyph)).unwrap_or('?')
+    }
+
+    /// Whether any cell came out otherwise than predicted.
+    pub fn differs(&self) -> bool {
+        self.cases().any(Case::differs)
+    }
+
+    /// The sentence of all its rows, where they have but one.
+    pub fn common_why(&self) -> Option<&str> {
+        let first = &self.rows.first()?.why;
+        (self.rows.len() > 1 && self.rows.iter().all(|row| row.why == *first)).then_some(first)
+    }
+
     /// All cases, row by row, to be filled in.
     pub fn cases_mut(&mut self) -> impl Iterator<Item = &mut Case> {
         self.rows.iter_mut().flat_map(|row| row.cells.iter_mut().flatten())
@@ -158,6 +190,7 @@ impl Section {
             title: title.to_owned(),
             about: about.to_owned(),
             shown: Shown::Words,
+            summed_at: None,
             row_head,
             columns: vec![Column { group: String::new(), name: column.to_owned() }],
             rows: rows.collect(),
@@ -169,6 +202,27 @@ impl Report {
     /// All cases.
     pub fn cases(&self) -> impl Iterator<Item = &Case> {
         self.sections.iter().flat_map(Section::cases)
+    }
+
+    /// The summaries of tables that are not shown one by one.
+    pub fn summaries(&self) -> Vec<Summary<'_>> {
+        let mut summaries: Vec<Summary<'_>> = Vec::new();
+        for section in &self.sections {
+            let Some([title, row, column]) = &section.summed_at else { continue };
+            let place = summaries.iter().position(|summary| summary.title == title).unwrap_or_else(|| {
+                summaries.push(Summary { title, rows: Vec::new(), columns: Vec::new(), sections: Vec::new() });
+                summaries.len() - 1
+            });
+            let summary = &mut summaries[place];
+            if !summary.rows.contains(&row.as_str()) {
+                summary.rows.push(row);
+            }
+            if !summary.columns.contains(&column.as_str()) {
+                summary.columns.push(column);
+            }
+            summary.sections.push(section);
+        }
+        summaries
     }
 
     /// Whether nothing was run.

@@ -160,8 +160,8 @@ impl Tracked {
     ///
     /// # Errors
     /// What listen(2) says.
-    pub fn listen(&mut self, backlog: i32) -> io::Result<()> {
-        let result = self.socket.listen(backlog);
+    pub fn listen(&mut self, backlog: u32) -> io::Result<()> {
+        let result = self.socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX));
         self.note(format!("listen({}, {backlog})", self.name), &result);
         result
     }

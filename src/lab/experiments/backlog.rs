@@ -66,6 +66,7 @@ pub(super) fn predict() -> Sections {
         title: "Clients that connect while nobody accepts".to_owned(),
         about: "\"let in\": after the server has accepted at last, with the next SYN retransmit.".to_owned(),
         shown: Shown::Words,
+        summed_at: None,
         row_head: "the server",
         columns: vec![column("complete"), column("wait"), column("refused"), column("let in later")],
         rows: rows.into(),
@@ -112,7 +113,7 @@ pub(super) fn run(ground: &Ground, sections: &mut Sections) -> io::Result<()> {
 fn gather(server: &Host, from: &Host, backlog: u32, clients: u64) -> io::Result<Crowd> {
     let mut listener = Tracked::open(server, Side::Server, "server", Proto::Tcp, true)?;
     listener.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
-    listener.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    listener.listen(backlog)?;
     let to = (SERVER_V4, listener.local()?.port()).into();
     let before = overflows(server)?;
     let (mut complete, mut waiting, mut refused) = (Vec::new(), Vec::new(), Vec::new());

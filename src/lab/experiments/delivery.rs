@@ -133,7 +133,7 @@ pub(super) fn run(ground: &Ground, sections: &mut Sections) -> io::Result<()> {
                 let mut socket = Tracked::prepare(topology.server(), Side::Server, name, binding)?;
                 socket.bind(address(topology.server(), binding.ip, port, None)?)?;
                 if binding.listening {
-                    socket.listen(FLOWS as i32)?;
+                    socket.listen(FLOWS as u32)?;
                 }
                 port = socket.local()?.port();
                 evidence.extend_from_slice(socket.calls());

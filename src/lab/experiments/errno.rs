@@ -9,7 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 
 use super::Sections;
-use crate::lab::exchange::{self, Client};
+use crate::lab::exchange::{self, Client, QUIET};
 use crate::lab::ground::Ground;
 use crate::lab::model::{Proto, Rule};
 use crate::lab::netlink::{self, Step, Via};
@@ -17,6 +17,7 @@ use crate::lab::outcome::Outcome;
 use crate::lab::report::{Case, Column, Row, Section, Shown};
 use crate::lab::socket::Tracked;
 use crate::lab::topology::{SERVER_V4, SERVER_V6, Side, Topology};
+use crate::lab::wait;
 
 pub(super) const ABOUT: &str = "The client calls, and something is in the way: on the server, on a router between, \
     or in its own routing table. A refusal comes at once, silence never; most of what a router says is lost on a UDP \
@@ -185,7 +186,41 @@ fn predict_one(obstacle: Obstacle, caller: Caller, is_v4: bool) -> (Outcome, Rul
 }
 
 pub(super) fn predict() -> Sections {
-    [true, false].map(section).into()
+    vec![section(true), section(false), how_often()]
+}
+
+/// The calls that a UDP client makes one after the other to a port where nobody is.
+const CALLS: [&str; 3] = ["send", "first recv", "second recv"];
+
+fn how_often() -> Section {
+    let nothing = || Outcome::Errno(Errno::EAGAIN);
+    let heard = [
+        (Outcome::Ok, Rule::HeardOnce),
+        (Outcome::Errno(Errno::ECONNREFUSED), Rule::HeardOnce),
+        (nothing(), Rule::HeardOnce),
+    ];
+    let unheard =
+        [(Outcome::Ok, Rule::UnconnectedDeaf), (nothing(), Rule::UnconnectedDeaf), (nothing(), Rule::UnconnectedDeaf)];
+    let row = |name: &str, outcomes: [(Outcome, Rule); 3]| Row {
+        name: name.to_owned(),
+        why: outcomes[0].1.sentence().to_owned(),
+        cells: outcomes
+            .into_iter()
+            .zip(CALLS)
+            .map(|((outcome, rule), call)| {
+                Some(Case::predicted(vec![("socket", json!(name)), ("call", json!(call))], outcome, rule))
+            })
+            .collect(),
+    };
+    Section {
+        title: "How often a UDP client hears that nobody is there".to_owned(),
+        about: "EAGAIN: the kernel has nothing to tell.".to_owned(),
+        shown: Shown::Words,
+        summed_at: None,
+        row_head: "the socket is",
+        columns: CALLS.map(|call| Column { group: String::new(), name: call.to_owned() }).into(),
+        rows: vec![row("connected", heard), row("not connected", unheard)],
+    }
 }
 
 fn section(is_v4: bool) -> Section {
@@ -205,6 +240,7 @@ fn section(is_v4: bool) -> Section {
         title: if is_v4 { "IPv4" } else { "IPv6" }.to_owned(),
         about: String::new(),
         shown: Shown::Words,
+        summed_at: None,
         row_head: "in the way",
         columns: Caller::ALL
             .map(|caller| Column { group: "what the client hears".to_owned(), name: caller.in_words().to_owned() })
@@ -235,6 +271,30 @@ pub(super) fn run(ground: &Ground, sections: &mut Sections) -> io::Result<()> {
     exchange::run_until_quiet(&mut [], &mut clients, HEARD)?;
     for (case, client) in sections.iter_mut().flat_map(Section::cases_mut).zip(&clients) {
         case.observe(client.outcome(), client.evidence());
+    }
+    match (&hosts[..], sections.last_mut()) {
+        ([(topology, _), ..], Some(section)) => ask_thrice(topology, section),
+        _ => Ok(()),
+    }
+}
+
+fn ask_thrice(topology: &Topology, section: &mut Section) -> io::Result<()> {
+    let nobody = (SERVER_V4, 9).into();
+    for (row, connected) in section.rows.iter_mut().zip([true, false]) {
+        let mut socket = Tracked::open(topology.client(), Side::Client, "client", Proto::Udp, true)?;
+        if connected {
+            socket.connect(nobody)?;
+        }
+        let sent = if connected { socket.send(b"?") } else { socket.send_to(b"?", nobody) };
+        let mut heard = vec![Outcome::of_call(&sent)];
+        // Nothing is the answer of a socket that is never told: it is given the time.
+        wait::readable(&socket, QUIET);
+        for _ in 1..CALLS.len() {
+            heard.push(Outcome::of_call(&socket.receive(&mut [0; 8])));
+        }
+        for (case, outcome) in row.cells.iter_mut().flatten().zip(heard) {
+            case.observe(outcome, socket.calls().to_vec());
+        }
     }
     Ok(())
 }
@@ -277,6 +337,6 @@ mod tests {
 
     #[test]
     fn each_obstacle_looks_to_a_client_as_the_model_says() {
-        testing::agrees(Experiment::Errno, 80);
+        testing::agrees(Experiment::Errno, 2 * 10 * 4 + 2 * 3);
     }
 }

@@ -69,6 +69,7 @@ pub(super) fn predict() -> Sections {
             title: proto.to_string().to_uppercase(),
             about: String::new(),
             shown: Shown::Glyphs,
+            summed_at: None,
             row_head: "the server is bound to",
             columns: columns.clone(),
             rows: bindings(proto).iter().map(row).collect(),

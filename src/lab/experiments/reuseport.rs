@@ -103,7 +103,7 @@ fn group(topology: &Topology, proto: Proto) -> io::Result<(Vec<Tracked>, SocketA
         let mut member = Tracked::prepare(topology.server(), Side::Server, &format!("member {number}"), &binding)?;
         member.bind(at)?;
         if proto == Proto::Tcp {
-            member.listen(FLOWS as i32)?;
+            member.listen(FLOWS as u32)?;
         }
         at = member.local()?;
         members.push(member);

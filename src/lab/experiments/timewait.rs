@@ -95,6 +95,7 @@ fn section(end: End) -> Section {
         title: end.in_words().to_owned(),
         about: String::new(),
         shown: Shown::Glyphs,
+        summed_at: None,
         row_head: "old and new listener",
         columns: new_addresses()
             .map(|ip| Column { group: "the new one binds".to_owned(), name: ip.to_string() })

@@ -46,6 +46,7 @@ pub(super) fn predict() -> Sections {
         title: "Where the answer comes from".to_owned(),
         about: "\"lost\": the client that is connected to the address it asked drops the answer.".to_owned(),
         shown: Shown::Words,
+        summed_at: None,
         row_head: "the server is bound to",
         columns: vec![column("plain"), column("with IP_PKTINFO")],
         rows: rows.collect(),

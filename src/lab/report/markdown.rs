@@ -10,20 +10,11 @@ use super::{Case, Report, Section, Shown};
 pub fn as_markdown(report: &Report) -> String {
     let mut page = format!("## {}\n\n{}\n", report.title, report.about);
     for section in &report.sections {
-        if !matches!(section.shown, Shown::Like(_)) {
+        if section.shown != Shown::Summed {
             table(&mut page, section, report);
         }
     }
-    let mut alike = report.sections.iter().filter_map(|section| match section.shown {
-        Shown::Like(other) => Some(format!("- {}: as {}", section.title, report.sections[other].title)),
-        _ => None,
-    });
-    if let Some(first) = alike.next() {
-        let _ = write!(page, "\nThe other mixes come out like one of these:\n\n{first}\n");
-        for line in alike {
-            let _ = writeln!(page, "{line}");
-        }
-    }
+    summaries(&mut page, report);
     for case in report.cases().filter(|case| case.differs()) {
         let _ = write!(page, "\n{}\n", difference(case));
     }
@@ -32,6 +23,25 @@ pub fn as_markdown(report: &Report) -> String {
     }
     let _ = write!(page, "\n{}\n", report.summary());
     page
+}
+
+/// Each table of a summary as one cell.
+fn summaries(page: &mut String, report: &Report) {
+    for summary in report.summaries() {
+        let _ = write!(page, "\n### {}\n\n`x`: whoever overlaps is refused; `#`: nobody is.\n", summary.title);
+        let _ = write!(page, "\n| the second sets | {} |\n", summary.columns.join(" | "));
+        let _ = writeln!(page, "|{}", "---|".repeat(1 + summary.columns.len()));
+        for (row, sections) in summary.rows.iter().zip(summary.sections.chunks(summary.columns.len())) {
+            let cells: Vec<_> = sections
+                .iter()
+                .map(|section| {
+                    let star = if section.differs() { " \\*" } else { "" };
+                    format!("`{}`{star}", section.glyph(report.is_prediction()))
+                })
+                .collect();
+            let _ = writeln!(page, "| {row} | {} |", cells.join(" | "));
+        }
+    }
 }
 
 fn table(page: &mut String, section: &Section, report: &Report) {
@@ -49,15 +59,17 @@ fn table(page: &mut String, section: &Section, report: &Report) {
     for (place, group) in groups.iter().enumerate() {
         let is_last = place + 1 == groups.len();
         let why = if is_last { " why |" } else { "" };
-        let names: String = group.iter().map(|column| format!(" {} |", escaped(&column.name))).collect();
+        let names: Vec<_> = group.iter().map(|column| escaped(&column.name)).collect();
+        let names = names.join(" | ");
         let head = if group[0].group.is_empty() { String::new() } else { format!(" ({})", group[0].group) };
-        let _ = write!(page, "\n| {}{head} |{names}{why}\n", escaped(section.row_head));
+        let _ = write!(page, "\n| {}{head} | {names} |{why}\n", escaped(section.row_head));
         let _ = writeln!(page, "|{}", "---|".repeat(1 + group.len() + usize::from(is_last)));
         for row in &section.rows {
             let cells = row.cells[begin..begin + group.len()].iter();
-            let cells: String = cells.map(|cell| format!(" {} |", shown(cell.as_ref(), section, report))).collect();
+            let cells: Vec<_> = cells.map(|cell| shown(cell.as_ref(), section, report)).collect();
+            let cells = cells.join(" | ");
             let why = if is_last { format!(" {} |", escaped(&row.why)) } else { String::new() };
-            let _ = writeln!(page, "| {} |{cells}{why}", escaped(&row.name));
+            let _ = writeln!(page, "| {} | {cells} |{why}", escaped(&row.name));
         }
         begin += group.len();
     }

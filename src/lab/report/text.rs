@@ -26,10 +26,10 @@ pub fn as_text(report: &Report, style: Style) -> String {
         match section.shown {
             Shown::Glyphs => glyphs(&mut text, section, predicted, style),
             Shown::Words => words(&mut text, section, predicted, style),
-            Shown::Like(_) => {}
+            Shown::Summed => {}
         }
     }
-    alike(&mut text, report);
+    summaries(&mut text, report, style);
     if report.sections.iter().any(|section| section.shown == Shown::Glyphs) {
         let meanings = report.legend.iter().map(|(glyph, meaning)| format!("{glyph} {meaning}"));
         let more = [
@@ -37,7 +37,8 @@ pub fn as_text(report: &Report, style: Style) -> String {
             (report.differing() > 0).then(|| "* the kernel differs from the model".to_owned()),
         ];
         let legend: Vec<_> = meanings.chain(more.into_iter().flatten()).collect();
-        push(&mut text, wrapped(&legend.join("   "), 0));
+        text.push('\n');
+        push(&mut text, wrapped(&legend.join(", "), 0));
     }
     for case in report.cases().filter(|case| case.differs()) {
         push(&mut text, wrapped(&difference(case), 2));
@@ -92,10 +93,16 @@ fn glyphs(text: &mut String, section: &Section, predicted: bool, style: Style) {
     };
     let mut heads = letters.of_columns.iter().map(|letter| format!("{letter} "));
     push(text, format!("  {}  {}", pad(section.row_head, first), line(&mut heads)));
+    let common = section.common_why();
     for row in &section.rows {
         let mut marks = row.cells.iter().map(|cell| mark(cell.as_ref(), predicted, style));
         push(text, format!("  {}  {}", pad(&row.name, first), line(&mut marks)));
-        push(text, wrapped(&row.why, WHY_INDENT));
+        if common.is_none() {
+            push(text, wrapped(&row.why, WHY_INDENT));
+        }
+    }
+    if let Some(why) = common {
+        push(text, wrapped(why, WHY_INDENT));
     }
 }
 
@@ -157,25 +164,27 @@ pub(super) fn said(case: &Case, predicted: bool) -> String {
     }
 }
 
-/// The tables that come out like another one.
-fn alike(text: &mut String, report: &Report) {
-    let alike: Vec<_> = report
-        .sections
-        .iter()
-        .filter_map(|section| match section.shown {
-            Shown::Like(other) => Some((section, &report.sections[other])),
-            _ => None,
-        })
-        .collect();
-    if alike.is_empty() {
-        return;
+/// Each table as one cell: the same letters and marks as anywhere.
+fn summaries(text: &mut String, report: &Report, style: Style) {
+    for summary in report.summaries() {
+        push(text, format!("\n{}", style.bold(summary.title)));
+        let first = summary.rows.iter().map(|row| width(row)).max().unwrap_or(0);
+        let cell = summary.columns.iter().map(|column| width(column)).max().unwrap_or(0) + 2;
+        let heads: String = summary.columns.iter().map(|column| pad(column, cell)).collect();
+        push(text, format!("  {}  {}", pad("", first), "the second sets"));
+        push(text, format!("  {}  {}", pad("", first), heads.trim_end()));
+        for (row, sections) in summary.rows.iter().zip(summary.sections.chunks(summary.columns.len())) {
+            let marks = sections.iter().map(|section| {
+                let glyph = section.glyph(report.is_prediction());
+                let star = if section.differs() { "*" } else { " " };
+                format!("{}{star}{}", style.glyph(glyph), " ".repeat(cell - 2))
+            });
+            push(text, format!("  {}  {}", pad(row, first), marks.collect::<String>().trim_end()));
+        }
+        let pairs = summary.sections.first().map_or(0, |section| section.cases().count());
+        let why = format!("x: whoever overlaps is refused; #: nobody is. Each mark stands for {pairs} pairs.");
+        push(text, wrapped(&why, WHY_INDENT));
     }
-    push(text, "The other mixes come out like one of these:");
-    for (section, other) in alike {
-        let like = other.title.split_once(": ").map_or(&*other.title, |(_, like)| like);
-        push(text, wrapped(&format!("{}: as with {like}", section.title), 2));
-    }
-    text.push('\n');
 }
 
 fn heading(text: &mut String, section: &Section, style: Style) {
