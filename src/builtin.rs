@@ -21,7 +21,9 @@ use crate::handlers::time::Time;
 use crate::handlers::upper::{self, Upper};
 use crate::handlers::whoami::{self, Whoami};
 use crate::layers::faults::FaultLayer;
+use crate::options::Options;
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
+use crate::transports::memory::{self, Memory, Network};
 use crate::transports::socket::SocketOptions;
 use crate::transports::tcp::{self, Tcp};
 use crate::transports::udp::{self, Udp};
@@ -41,6 +43,13 @@ fn fill(registry: &mut Registry) -> Result<(), NameTaken> {
 }
 
 fn fill_transports(registry: &mut Registry) -> Result<(), NameTaken> {
+    let network = Network::new();
+    registry.add_transport(
+        Item::new("memory", "bytes, messages or datagrams inside the process, with faults by a seed")
+            .with_address("greetd")
+            .with_options(memory::OPTIONS),
+        move |options: Options| Ok(Arc::new(Memory::new(network.clone(), options)?)),
+    )?;
     registry.add_transport(
         Item::new("tcp", "a stream of bytes between two IP addresses").with_options(tcp::OPTIONS),
         |options: SocketOptions| Ok(Arc::new(Tcp::new(options))),

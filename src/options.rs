@@ -138,6 +138,27 @@ impl fmt::Display for Options {
     }
 }
 
+/// For whoever wants the options as they are, to divide them among several.
+impl<'de> de::Deserialize<'de> for Options {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OptionsVisitor;
+        impl<'de> Visitor<'de> for OptionsVisitor {
+            type Value = Options;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("names and values")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Options, A::Error> {
+                let mut options = Options::default();
+                while let Some((name, value)) = entries.next_entry::<String, String>()? {
+                    options.set(name, value);
+                }
+                Ok(options)
+            }
+        }
+        deserializer.deserialize_map(OptionsVisitor)
+    }
+}
+
 /// A size in bytes, written `65536`, `64KiB`, `64k`, `1MiB` or `1MB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub usize);

@@ -1,6 +1,7 @@
 //! The transports that ship, a file each, and the socket options that they share.
 
 mod arena;
+pub mod memory;
 mod outgoing;
 pub mod socket;
 pub mod tcp;
