@@ -25,8 +25,11 @@ use crate::options::Options;
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
 use crate::transports::memory::{self, Memory, Network};
 use crate::transports::socket::SocketOptions;
+use crate::transports::socket::unix::UnixOptions;
 use crate::transports::tcp::{self, Tcp};
 use crate::transports::udp::{self, Udp};
+use crate::transports::unix::{self, Unix};
+use crate::transports::unixpacket::{self, UnixPacket};
 
 /// All that this build knows by name.
 pub(crate) fn registry() -> Registry {
@@ -57,6 +60,15 @@ fn fill_transports(registry: &mut Registry) -> Result<(), NameTaken> {
     registry.add_transport(
         Item::new("udp", "single datagrams; a reply leaves from the address that was asked").with_options(udp::OPTIONS),
         |options: SocketOptions| Ok(Arc::new(Udp::new(options))),
+    )?;
+    registry.add_transport(
+        Item::new("unix", "a stream of bytes between processes: a path or @name").with_options(unix::OPTIONS),
+        |options: UnixOptions| Ok(Arc::new(Unix::new(options))),
+    )?;
+    registry.add_transport(
+        Item::new("unixpacket", "messages in order between processes: a path or @name")
+            .with_options(unixpacket::OPTIONS),
+        |options: UnixOptions| Ok(Arc::new(UnixPacket::new(options))),
     )?;
     Ok(())
 }

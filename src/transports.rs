@@ -6,3 +6,5 @@ mod outgoing;
 pub mod socket;
 pub mod tcp;
 pub mod udp;
+pub mod unix;
+pub mod unixpacket;

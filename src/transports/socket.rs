@@ -7,13 +7,16 @@
 
 mod accept;
 mod bind;
+mod file;
 mod inherited;
 pub mod links;
 mod listen;
 pub mod names;
+mod packets;
 mod prompt;
 mod reactor;
 mod resolve;
+pub mod unix;
 
 use std::fmt;
 use std::io;
@@ -22,8 +25,10 @@ use serde::Deserialize;
 
 pub use self::accept::SocketAcceptor;
 pub use self::bind::{Bound, Buffer};
+pub use self::file::SocketFile;
 pub use self::inherited::{Nature, Wanted, adopt};
 pub use self::listen::{DEFAULT_BACKLOG, listen, somaxconn};
+pub use self::packets::LARGEST_PACKET;
 use crate::endpoint::Endpoint;
 use crate::options::{OptionDoc, Size};
 use crate::transport::{BindError, ConnectError};
@@ -131,6 +136,16 @@ impl FailedStep {
     /// As the failure of a call.
     pub fn on_connect(self, to: &Endpoint) -> ConnectError {
         ConnectError::new(to, self.call, self.source)
+    }
+}
+
+/// Refuses, by its name, an option that was given and would have to be set on an inherited socket.
+fn refuse_for_inherited(options: &[(&str, bool)]) -> Result<(), FailedStep> {
+    match options.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((name, _)) => Err(FailedStep::unsuitable(format!(
+            "`{name}` cannot be given for an inherited socket: whoever opened it set its options"
+        ))),
     }
 }
 

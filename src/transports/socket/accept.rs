@@ -11,6 +11,7 @@ use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::file::SocketFile;
 use super::names;
 use super::reactor::register;
 use crate::address::Address;
@@ -21,6 +22,8 @@ type Open = dyn Fn(OwnedFd, Address) -> io::Result<Dialled> + Send + Sync;
 
 /// Accepts the connections of one listening socket, with one system call each.
 pub struct SocketAcceptor {
+    /// Before the socket, so that it is dropped first.
+    file: Option<SocketFile>,
     socket: AsyncFd<OwnedFd>,
     local: Address,
     open: Arc<Open>,
@@ -35,7 +38,19 @@ impl SocketAcceptor {
         open: impl Fn(OwnedFd, Address) -> io::Result<Dialled> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let local = names::local(&socket)?;
-        Ok(SocketAcceptor { socket: register(socket.into(), Interest::READABLE)?, local, open: Arc::new(open) })
+        Ok(SocketAcceptor {
+            file: None,
+            socket: register(socket.into(), Interest::READABLE)?,
+            local,
+            open: Arc::new(open),
+        })
+    }
+
+    /// The same, with the file that goes when it is dropped.
+    #[must_use]
+    pub fn with_file(mut self, file: Option<SocketFile>) -> Self {
+        self.file = file;
+        self
     }
 }
 

@@ -43,11 +43,18 @@ impl SocketOptions {
     }
 
     fn adopt(&self, name: &str, kind: Type, transport: &str) -> Result<Bound, FailedStep> {
-        if let Some(option) = self.names_set_on_the_socket().first() {
-            let reason =
-                format!("`{option}` cannot be given for an inherited socket: whoever opened it set its options");
-            return Err(FailedStep::unsuitable(reason));
-        }
+        super::refuse_for_inherited(&[
+            ("backlog", self.backlog.is_some()),
+            ("device", self.device.is_some()),
+            ("freebind", self.freebind),
+            ("ipv4", self.ipv4),
+            ("ipv6", self.ipv6),
+            ("recv-buffer", self.recv_buffer.is_some()),
+            ("reuse-addr", self.reuse_addr.is_some()),
+            ("reuse-port", self.reuse_port),
+            ("send-buffer", self.send_buffer.is_some()),
+            ("v6-only", self.v6_only.is_some()),
+        ])?;
         Ok(Bound { socket: adopt(name, Wanted::ip(kind), transport)?, inherited: true })
     }
 
@@ -109,25 +116,6 @@ impl SocketOptions {
             Buffer::Send.resize(socket, size.bytes())?;
         }
         Ok(())
-    }
-
-    /// The options that were given and concern the listening socket itself.
-    fn names_set_on_the_socket(&self) -> Vec<&'static str> {
-        [
-            ("backlog", self.backlog.is_some()),
-            ("device", self.device.is_some()),
-            ("freebind", self.freebind),
-            ("ipv4", self.ipv4),
-            ("ipv6", self.ipv6),
-            ("recv-buffer", self.recv_buffer.is_some()),
-            ("reuse-addr", self.reuse_addr.is_some()),
-            ("reuse-port", self.reuse_port),
-            ("send-buffer", self.send_buffer.is_some()),
-            ("v6-only", self.v6_only.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
-        .collect()
     }
 }
 
