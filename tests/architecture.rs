@@ -70,9 +70,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "transports",
-        &["address", "endpoint", "error", "escape", "framing", "layers", "link", "options", "transport", "verdict"],
+        &[
+            "address",
+            "endpoint",
+            "error",
+            "escape",
+            "faults",
+            "framing",
+            "layers",
+            "link",
+            "options",
+            "transport",
+            "verdict",
+        ],
     ),
-    ("builtin", &["faults", "framings", "handlers", "layers", "registry", "transports"]),
+    ("builtin", &["faults", "framings", "handlers", "layers", "options", "registry", "transports"]),
     // The conformance kit checks whatever it is given.
     (
         "testing",
