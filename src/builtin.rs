@@ -15,6 +15,7 @@ use crate::handlers::chat::{self, Chat, Rooms};
 use crate::handlers::daytime::Daytime;
 use crate::handlers::discard::Discard;
 use crate::handlers::echo::Echo;
+use crate::handlers::forward::{self, Forward};
 use crate::handlers::hello::{self, Hello};
 use crate::handlers::qotd::{self, QuoteOfTheDay};
 use crate::handlers::time::Time;
@@ -144,6 +145,10 @@ fn fill_handlers(registry: &mut Registry) -> Result<(), NameTaken> {
     })?;
     registry
         .add_handler(Item::new("echo", "RFC 862: sends back whatever comes"), |_: NoOptions, _| Ok(Arc::new(Echo)))?;
+    registry.add_handler(
+        Item::new("forward", "relays to another endpoint").with_options(forward::OPTIONS),
+        |settings: forward::Settings, registry| Ok(Arc::new(Forward::new(&settings, registry)?)),
+    )?;
     registry.add_handler(
         Item::new("hello", "greets: welcome, Hello X for each X, until exit").with_options(hello::OPTIONS),
         |hello: Hello, _| Ok(Arc::new(hello)),

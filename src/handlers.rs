@@ -6,6 +6,7 @@ pub mod chat;
 pub mod daytime;
 pub mod discard;
 pub mod echo;
+pub mod forward;
 pub mod hello;
 mod line_end;
 pub mod qotd;

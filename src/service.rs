@@ -76,6 +76,11 @@ impl Dialler {
         &self.endpoint
     }
 
+    /// What the session with it may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// What the way there can do.
     pub fn route(&self) -> &Route {
         &self.route

@@ -29,6 +29,16 @@ pub(crate) enum Stage {
     DatagramsUpTo(usize),
 }
 
+impl Stage {
+    pub(crate) fn capabilities(self) -> Capabilities {
+        match self {
+            Stage::Raw => Capabilities::BYTES,
+            Stage::Messages => Capabilities { boundaries: true, ..Capabilities::BYTES },
+            Stage::Datagrams | Stage::DatagramsUpTo(_) => Capabilities::DATAGRAMS,
+        }
+    }
+}
+
 /// A conversation with a handler.
 pub(crate) struct Rehearsal {
     client: Session,
@@ -110,6 +120,11 @@ impl Rehearsal {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
+    /// The peer's own session.
+    pub(crate) fn client(&mut self) -> &mut Session {
+        &mut self.client
+    }
+
     /// How the handler ended.
     pub(crate) async fn ends(&mut self) -> Result<()> {
         self.serving.take().expect("it is asked once").await.expect("the handler does not panic")
@@ -128,28 +143,36 @@ impl Rehearsal {
 
 /// Both ends of a conversation.
 pub(crate) fn sessions(stage: Stage, remote: &str) -> (Session, Session) {
-    let (capabilities, scheme, framing) = match stage {
-        Stage::Raw => (Capabilities::BYTES, "tcp", Some("raw".to_owned())),
-        Stage::Messages => (Capabilities { boundaries: true, ..Capabilities::BYTES }, "unixpacket", None),
-        Stage::Datagrams | Stage::DatagramsUpTo(_) => (Capabilities::DATAGRAMS, "udp", None),
-    };
-    let keeps_messages = capabilities.boundaries;
-    let route = Arc::new(Route { scheme: scheme.to_owned(), framing, capabilities, keeps_messages });
-    let ip = |text: &str| Address::Ip(text.parse().expect("it is an address"));
-    let peer = Peer::new(ip("127.0.0.1:8080"), ip(remote), route);
-    let (client, server) = match stage {
+    let (client, server) = links(stage);
+    (session(client, stage, remote), session(server, stage, remote))
+}
+
+/// Both ends of a link.
+pub(crate) fn links(stage: Stage) -> (Link, Link) {
+    match stage {
         Stage::Raw => {
             let (client, server) = tokio::io::duplex(Rehearsal::PIPE);
             (Link::Bytes(Box::new(client)), Link::Bytes(Box::new(server)))
         }
-        Stage::Messages | Stage::Datagrams => message_links(None),
-        Stage::DatagramsUpTo(limit) => message_links(Some(limit)),
+        Stage::Messages | Stage::Datagrams => message_links(stage.capabilities().largest, None),
+        Stage::DatagramsUpTo(limit) => message_links(stage.capabilities().largest, Some(limit)),
+    }
+}
+
+/// A session over one end of a link, as the server made it for that address.
+pub(crate) fn session(link: Link, stage: Stage, remote: &str) -> Session {
+    let (scheme, framing) = match stage {
+        Stage::Raw => ("tcp", Some("raw".to_owned())),
+        Stage::Messages => ("unixpacket", None),
+        Stage::Datagrams | Stage::DatagramsUpTo(_) => ("udp", None),
     };
-    let session = |link| {
-        let raw: Arc<dyn Framing> = Arc::new(Raw { largest: 1 << 20 });
-        Session::new(Opened { link, peer: peer.clone() }, Some(raw)).expect("there is a framing")
-    };
-    (session(client), session(server))
+    let capabilities = stage.capabilities();
+    let keeps_messages = capabilities.boundaries;
+    let route = Arc::new(Route { scheme: scheme.to_owned(), framing, capabilities, keeps_messages });
+    let ip = |text: &str| Address::Ip(text.parse().expect("it is an address"));
+    let peer = Peer::new(ip("127.0.0.1:8080"), ip(remote), route);
+    let raw: Arc<dyn Framing> = Arc::new(Raw { largest: 1 << 20 });
+    Session::new(Opened { link, peer }, Some(raw)).expect("there is a framing")
 }
 
 /// Runs a session as the server does: polls the handler, then writes what it or others sent.
@@ -192,15 +215,16 @@ struct MessageLink {
     incoming: Arc<Mutex<Lane>>,
     outgoing: Arc<Mutex<Lane>>,
     waiting: Vec<Bytes>,
+    largest: Option<usize>,
     reply_limit: Option<usize>,
 }
 
 /// Both ends of a link that keeps messages apart; the second one may answer with so many bytes.
-fn message_links(reply_limit: Option<usize>) -> (Link, Link) {
+fn message_links(largest: Option<usize>, reply_limit: Option<usize>) -> (Link, Link) {
     let (there, back) = (Arc::<Mutex<Lane>>::default(), Arc::<Mutex<Lane>>::default());
     let link = |incoming: &Arc<Mutex<Lane>>, outgoing: &Arc<Mutex<Lane>>, reply_limit| {
         let (incoming, outgoing) = (incoming.clone(), outgoing.clone());
-        Link::Messages(Box::new(MessageLink { incoming, outgoing, waiting: Vec::new(), reply_limit }))
+        Link::Messages(Box::new(MessageLink { incoming, outgoing, waiting: Vec::new(), largest, reply_limit }))
     };
     (link(&back, &there, None), link(&there, &back, reply_limit))
 }
@@ -221,6 +245,9 @@ impl MessageStream for MessageLink {
 
     fn start_send(&mut self, parts: &[&[u8]]) -> Result<()> {
         let size = framing::length(parts);
+        if let Some(limit) = self.largest.filter(|largest| size > *largest) {
+            return Err(Error::TooLong { size, limit });
+        }
         assert!(self.reply_limit.is_none_or(|limit| size <= limit), "the server would not send {size} bytes");
         self.waiting.push(parts.concat().into());
         Ok(())
@@ -233,10 +260,10 @@ impl MessageStream for MessageLink {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let mut lane = self.outgoing.lock().expect("no test panics with the lock");
-        if lane.closed {
-            return Poll::Ready(Err(Error::Closed));
-        }
         while !self.waiting.is_empty() {
+            if lane.closed {
+                return Poll::Ready(Err(Error::Closed));
+            }
             if lane.bytes() >= Rehearsal::PIPE {
                 lane.writer = Some(cx.waker().clone());
                 return Poll::Pending;
