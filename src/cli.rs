@@ -12,6 +12,7 @@ mod causes;
 mod completions;
 mod descriptors;
 mod failure;
+mod lab;
 mod list;
 mod log;
 mod man;
@@ -76,6 +77,7 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Call(call::Args),
+    Lab(lab::Args),
     List(list::Args),
     Completions(completions::Args),
     /// Print the manual page
@@ -103,6 +105,7 @@ fn run(registry: &Registry, words: Vec<OsString>) -> Outcome {
         None => serve::run(&cli.serve, options::given(of_command, registry), registry),
         Some(Command::Serve(args)) => serve::run(&args, options::given(of_command, registry), registry),
         Some(Command::Call(args)) => call::run(args, registry),
+        Some(Command::Lab(args)) => lab::run(&args),
         Some(Command::List(args)) => list::run(&args, registry),
         Some(Command::Completions(args)) => completions::run(&args, definitions(registry)),
         Some(Command::Man) => man::run(definitions(registry)),

@@ -59,22 +59,21 @@ pub(super) fn unavailable(call: &str, errno: Errno) -> Unavailable {
 
 /// What to change, from the settings that forbid user or network namespaces on the known distributions.
 fn remedy(errno: Errno, sysctl: impl Fn(&str) -> String) -> String {
-    let is = |path: &str, value: &str| sysctl(path).trim() == value;
-    let setting = |name: &str| format!("allow it with `sysctl -w {name}`");
-    if is("user/max_user_namespaces", "0") {
-        return setting("user.max_user_namespaces=10000");
-    }
-    if is("user/max_net_namespaces", "0") {
-        return setting("user.max_net_namespaces=10000");
+    let forbidding = [
+        ("user/max_user_namespaces", "0", "user.max_user_namespaces=10000"),
+        ("user/max_net_namespaces", "0", "user.max_net_namespaces=10000"),
+        ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+    ];
+    let found = forbidding.iter().filter(|(path, value, _)| sysctl(path).trim() == *value);
+    let found: Vec<_> = found.map(|(.., allowed)| *allowed).collect();
+    if !found.is_empty() {
+        return format!("allow it with `sysctl -w {}`", found.join(" "));
     }
     if errno == Errno::ENOSPC {
-        return setting("user.max_net_namespaces=10000 user.max_user_namespaces=10000");
-    }
-    if is("kernel/unprivileged_userns_clone", "0") {
-        return setting("kernel.unprivileged_userns_clone=1");
-    }
-    if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
-        return setting("kernel.apparmor_restrict_unprivileged_userns=0");
+        return "there are as many as user.max_net_namespaces and user.max_user_namespaces allow; raise them with \
+                `sysctl -w`"
+            .to_owned();
     }
     if errno == Errno::EINVAL {
         return "enter one before other threads start, or run as root".to_owned();

@@ -102,7 +102,7 @@ pub(super) fn predict() -> Sections {
     // The very first table, of TCP without any option, says who overlaps with whom. All others either come out like
     // it, or refuse nothing.
     sections[0].shown = Shown::Glyphs;
-    sections[0].title = "Who overlaps with whom".to_owned();
+    "Who overlaps with whom".clone_into(&mut sections[0].title);
     sections
 }
 
