@@ -5,11 +5,6 @@ pub fn unprivileged_port_start() -> Option<u16> {
     sysctl("net.ipv4.ip_unprivileged_port_start")?.parse().ok()
 }
 
-/// The most that the kernel lets a backlog be; see listen(2).
-pub fn somaxconn() -> Option<u32> {
-    sysctl("net.core.somaxconn")?.parse().ok()
-}
-
 /// Whether this process may bind low ports; see capabilities(7).
 pub fn may_bind_low_ports() -> bool {
     const CAP_NET_BIND_SERVICE: u32 = 10;
@@ -30,7 +25,6 @@ mod tests {
 
     #[test]
     fn the_kernel_tells_its_settings() {
-        assert!(somaxconn().is_some_and(|limit| limit > 0));
         assert!(unprivileged_port_start().is_some());
         assert_eq!(sysctl("net.ipv4.there_is_no_such_setting"), None);
     }

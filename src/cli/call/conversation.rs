@@ -254,3 +254,133 @@ async fn at(moment: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use crate::address::Address;
+    use crate::cli::call::replies::Recorded;
+    use crate::framings::raw::Raw;
+    use crate::link::{Capabilities, Link, Opened, Peer};
+
+    /// A client over raw bytes, its manners, and the server's end.
+    fn client(limit: Option<Duration>) -> (Session, Manners, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let capabilities = Capabilities::BYTES;
+        let route = Arc::new(Route { scheme: "test".into(), framing: None, capabilities, keeps_messages: false });
+        let manners = Manners::new(&route, limit.map(|limit| Instant::now() + limit));
+        let peer = Peer::new(Address::Unnamed, Address::Unnamed, route);
+        let opened = Opened { link: Link::Bytes(Box::new(ours)), peer };
+        (Session::new(opened, Some(Arc::new(Raw { largest: 1 << 20 }))).unwrap(), manners, theirs)
+    }
+
+    fn given(messages: &[&str]) -> Source {
+        Source::given(messages.iter().map(|message| message.as_bytes().to_vec()))
+    }
+
+    /// Each reply with its message, and the greeting under no message.
+    fn heard(recorded: &Recorded) -> Value {
+        let facts = recorded.facts();
+        let replies = facts["replies"].as_array().unwrap().iter();
+        let each: Vec<_> = replies.map(|reply| json!([reply["to"], reply["reply"]])).collect();
+        json!([facts["greeting"], each])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_waits_for_the_reply_to_the_one_before_it() {
+        let (mut session, manners, mut server) = client(Some(Duration::from_secs(10)));
+        let serve = tokio::spawn(async move {
+            for (asked, answer) in [("Genji", "Hello Genji"), ("Hanzo", "Hello Hanzo")] {
+                let mut message = [0; 64];
+                let length = server.read(&mut message).await.unwrap();
+                assert_eq!(&message[..length], asked.as_bytes());
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                server.write_all(answer.as_bytes()).await.unwrap();
+            }
+            assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+            server.write_all(b"goodbye").await.unwrap();
+        });
+        let mut recorded = Recorded::default();
+        converse(&mut session, &mut given(&["Genji", "Hanzo"]), &mut recorded, &manners).await.unwrap();
+        let expected = json!([["Genji", "Hello Genji"], ["Hanzo", "Hello Hanzo"], ["Hanzo", "goodbye"]]);
+        assert_eq!(heard(&recorded), json!([null, expected]));
+        serve.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_greeting_is_waited_for_no_longer_than_200_ms() {
+        for (delay, greeting, first) in
+            [(150, json!("welcome"), json!([])), (250, json!(null), json!([["Genji", "welcome"]]))]
+        {
+            let (mut session, manners, mut server) = client(Some(Duration::from_secs(1)));
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                server.write_all(b"welcome").await.unwrap();
+                server.read_to_end(&mut Vec::new()).await.unwrap();
+            });
+            let mut recorded = Recorded::default();
+            let _ = converse(&mut session, &mut given(&["Genji"]), &mut recorded, &manners).await;
+            assert_eq!(heard(&recorded), json!([greeting, first]), "after {delay} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_replies_costs_the_time_that_there_is() {
+        let (mut session, manners, _server) = client(Some(Duration::from_secs(3)));
+        let began = Instant::now();
+        let ended = converse(&mut session, &mut given(&["Genji"]), &mut Recorded::default(), &manners).await;
+        let broke =
+            matches!(ended, Err(Break::Conversation(Broken::NoReply { to: Some(message) })) if message == b"Genji");
+        assert!(broke);
+        assert_eq!(began.elapsed(), Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_keeps_the_connection_open_has_done_what_it_had_to() {
+        let (mut session, manners, mut server) = client(Some(Duration::from_secs(3)));
+        let serve = tokio::spawn(async move {
+            server.read_exact(&mut [0; 5]).await.unwrap();
+            server.write_all(b"Hello").await.unwrap();
+            server
+        });
+        converse(&mut session, &mut given(&["Genji"]), &mut Recorded::default(), &manners).await.unwrap();
+        drop(serve.await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_from_a_pipe_goes_on_after_a_while_without_a_reply() {
+        let (mut session, manners, mut server) = client(None);
+        let manners = manners.waiting_at_most(Duration::from_secs(5));
+        let serve = tokio::spawn(async move {
+            let mut all = String::new();
+            server.read_to_string(&mut all).await.unwrap();
+            all
+        });
+        let began = Instant::now();
+        converse(&mut session, &mut given(&["a", "b"]), &mut Recorded::default(), &manners).await.unwrap();
+        assert_eq!(serve.await.unwrap(), "ab");
+        assert!(began.elapsed() >= Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_reply_in_pieces_is_one_reply() {
+        let (mut session, manners, mut server) = client(Some(Duration::from_secs(3)));
+        tokio::spawn(async move {
+            server.read_exact(&mut [0; 1]).await.unwrap();
+            for _ in 0..3 {
+                server.write_all(&[b'x'; LONG_PIECE]).await.unwrap();
+                tokio::time::sleep(PIECE_PATIENCE / 2).await;
+            }
+            server.write_all(b"end").await.unwrap();
+        });
+        let mut recorded = Recorded::default();
+        converse(&mut session, &mut given(&["?"]), &mut recorded, &manners).await.unwrap();
+        let reply = "x".repeat(3 * LONG_PIECE) + "end";
+        assert_eq!(heard(&recorded), json!([null, [["?", reply]]]));
+    }
+}
