@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use super::conversation::{Ending, converse};
 use super::listening::Listening;
@@ -21,7 +22,9 @@ pub(super) async fn run(listening: Arc<Listening>, incoming: Box<dyn Incoming>, 
     let Some(mut session) = open(&listening, incoming).await else { return };
     let mut record = Record::begin(&listening, &session, opened);
     let service = &listening.service;
-    let ending = converse(&*service.handler, &mut session, &service.limits, &listening.hub.shutdown, opened).await;
+    let ending = converse(&*service.handler, &mut session, &service.limits, &listening.hub.shutdown, opened)
+        .instrument(record.span())
+        .await;
     record.totals = session.wire().lock().totals();
     if ending.orderly {
         close(session, service.limits.write_timeout).await;
@@ -89,6 +92,13 @@ impl Record {
             remote: &record.remote,
         });
         record
+    }
+
+    /// What the handler logs carries the session's number. Like the session's own events it is for debugging, and it
+    /// costs nothing where that is not logged.
+    pub(super) fn span(&self) -> tracing::Span {
+        let (session, remote) = (self.session, tracing::field::display(&self.remote));
+        tracing::debug_span!(target: "greetd", "session", session, listener = self.listening.name, remote)
     }
 
     /// The session's number.

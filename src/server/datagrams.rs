@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
 use super::Report;
 use super::connection::Record;
@@ -53,7 +54,8 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
         let mut session = Session::over(WireLink::Shared(port), nobody);
         let mut record = Record::begin(listening, &session, opened);
         let ending = tokio::select! {
-            ending = converse(&*listening.service.handler, &mut session, &clockless, &hub.shutdown, opened) => ending,
+            ending = converse(&*listening.service.handler, &mut session, &clockless, &hub.shutdown, opened)
+                .instrument(record.span()) => ending,
             () = hub.shutdown.cutting() => {
                 return Report { cut: 1, ..Report::default() };
             }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::Report;
 use super::connection::Record;
@@ -156,7 +157,8 @@ impl Table {
             let ending = {
                 let service = &listening.service;
                 let conversation =
-                    converse(&*service.handler, &mut session, &service.limits, &listening.hub.shutdown, opened);
+                    converse(&*service.handler, &mut session, &service.limits, &listening.hub.shutdown, opened)
+                        .instrument(record.span());
                 let mut conversation = pin!(conversation);
                 poll_fn(|cx| {
                     if closed.poll_evicted(cx).is_ready() {
