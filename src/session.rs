@@ -36,7 +36,10 @@ pub use pusher::{PushError, Pusher};
 pub(crate) use wire::{SharedSocket, Wire, WireLink, WireRef};
 
 /// How many bytes may wait to be written before `send` waits too.
-pub const WATERMARK: usize = 64 * 1024;
+///
+/// A buffer that has reached it takes one message more and grows by doubling, so with ordinary messages a peer that
+/// does not read holds 64 KiB.
+pub const WATERMARK: usize = 32 * 1024;
 
 /// One conversation. See the module's documentation for its rules.
 pub struct Session {
