@@ -1,15 +1,16 @@
 //! The real binary, run as a person or a script would.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// Long enough that only what hangs takes longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a command ended, and what it said.
 #[derive(Debug)]
@@ -140,6 +141,39 @@ impl Daemon {
         }
     }
 
+    /// The address in the next `listening` line.
+    pub(crate) fn address(&mut self) -> SocketAddr {
+        let endpoint = self.endpoint();
+        endpoint.split_once("://").expect("it is an endpoint").1.parse().expect("it is an IP address")
+    }
+
+    /// The memory that it has in RAM, in KiB, from /proc.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("proc_pid_status(5)");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("proc_pid_status(5)")
+    }
+
+    /// The processor time that it has used so far.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = self.proc("stat");
+        // After the name in parentheses: utime and stime are the 14th and 15th fields of all; proc_pid_stat(5).
+        let after_name = stat.rsplit_once(')').expect("proc_pid_stat(5)").1;
+        let ticks: u32 =
+            after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+        let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().expect("there is a clock");
+        Duration::from_secs_f64(f64::from(ticks) / f64::from(u32::try_from(per_second).expect("it ticks")))
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it is running").count()
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("it is running")
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -167,6 +201,15 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Looks again and again until something holds that nothing tells of.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
