@@ -63,11 +63,14 @@ fn fill_transports(registry: &mut Registry) -> Result<(), NameTaken> {
         |options: SocketOptions| Ok(Arc::new(Udp::new(options))),
     )?;
     registry.add_transport(
-        Item::new("unix", "a stream of bytes between processes: a path or @name").with_options(unix::OPTIONS),
+        Item::new("unix", "a stream of bytes between processes: a path or @name")
+            .with_address("")
+            .with_options(unix::OPTIONS),
         |options: UnixOptions| Ok(Arc::new(Unix::new(options))),
     )?;
     registry.add_transport(
         Item::new("unixpacket", "messages in order between processes: a path or @name")
+            .with_address("")
             .with_options(unixpacket::OPTIONS),
         |options: UnixOptions| Ok(Arc::new(UnixPacket::new(options))),
     )?;
