@@ -52,13 +52,15 @@ pub fn main_with(register: impl FnOnce(&mut Registry) -> Result<(), NameTaken>) 
     let ran = register(&mut registry)
         .map_err(|error| Failure::new(Verdict::Failed, error.to_string()).into())
         .and_then(|()| run(&registry, std::env::args_os().collect()));
-    match ran {
+    let code = match ran {
         Ok(()) | Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
         Err(Stop::Failed(failure)) => {
             failure.report(wants_json(std::env::args_os()));
             ExitCode::from(failure.verdict.code())
         }
-    }
+    };
+    log::release();
+    code
 }
 
 /// Write a handler once, serve it over anything.

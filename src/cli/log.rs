@@ -3,8 +3,10 @@
 //! Whatever stands in a message or a field is shown on one line, with controls escaped, and a value of several words
 //! in quotes: a peer that sends a line feed, an escape sequence or ` level=error` has sent just that.
 
-use std::fmt::{self, Write as _};
-use std::io;
+mod held;
+
+use std::fmt;
+use std::io::{self, Stderr};
 use std::str::FromStr;
 
 use tracing::field::{Field, Visit};
@@ -18,6 +20,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::output;
 use crate::escape::Printable;
+use held::Held;
 
 /// How many bytes of a value are shown.
 const SHOWN_BYTES: usize = 4096;
@@ -62,10 +65,18 @@ impl Args {
     }
 }
 
-/// Begins to log. A program that has a subscriber of its own already keeps it.
+static STDERR: Held<Stderr> = Held::new(io::stderr);
+
+/// Begins to log, into memory until it is [released](release). A program that has a subscriber of its own already keeps it.
 pub(super) fn start(args: &Args) {
     let lines = Lines { format: args.log_format, colour: output::colour(&io::stderr()) };
-    let _ = tracing::subscriber::set_global_default(subscriber(lines, args.level(), io::stderr));
+    let _ = tracing::subscriber::set_global_default(subscriber(lines, args.level(), || &STDERR));
+}
+
+/// Shows what was logged, and from now on whatever is logged at once: the command cannot fail at its start any more, or
+/// has said that it did.
+pub(super) fn release() {
+    STDERR.release();
 }
 
 fn subscriber<W>(lines: Lines, level: LevelFilter, writer: W) -> impl Subscriber + Send + Sync
@@ -97,22 +108,22 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, Lines> for Lines {
         event.record(&mut fields);
         for span in context.event_scope().into_iter().flatten() {
             if let Some(of_span) = span.extensions().get::<FormattedFields<Lines>>() {
-                fields.text.push_str(of_span);
+                fields.add_of_span(of_span);
             }
         }
+        let text = fields.in_line();
         match self.format {
             Format::Text => {
                 let (on, off) = if self.colour { (colour(level), "\x1b[0m") } else { ("", "") };
-                writeln!(out, "{time} {on}{level:>5}{off} {}{}", fields.message, fields.text)
+                writeln!(out, "{time} {on}{level:>5}{off} {}{text}", fields.message)
             }
             Format::Json => writeln!(
                 out,
-                "{{\"time\":{},\"level\":{},\"target\":{},\"message\":{}{}}}",
+                "{{\"time\":{},\"level\":{},\"target\":{},\"message\":{}{text}}}",
                 quoted(&time),
                 quoted(&level.as_str().to_ascii_lowercase()),
                 quoted(event.metadata().target()),
-                if fields.message.is_empty() { "\"\"" } else { &fields.message },
-                fields.text
+                if fields.message.is_empty() { "\"\"" } else { &fields.message }
             ),
         }
     }
@@ -126,9 +137,14 @@ impl<'writer> FormatFields<'writer> for Lines {
     ) -> fmt::Result {
         let mut fields = Fields::new(self.format);
         of_span.record(&mut fields);
-        out.write_str(&fields.text)
+        fields.each.iter().try_for_each(|(name, value)| write!(out, "{name}{WITHIN}{value}{BETWEEN}"))
     }
 }
+
+/// What separates a span's fields, and their names from their values, until they stand in a line: controls, which no
+/// value has any more.
+const BETWEEN: char = '\u{1e}';
+const WITHIN: char = '\u{1f}';
 
 fn colour(level: Level) -> &'static str {
     match level {
@@ -143,12 +159,12 @@ fn colour(level: Level) -> &'static str {
 struct Fields {
     format: Format,
     message: String,
-    text: String,
+    each: Vec<(String, String)>,
 }
 
 impl Fields {
     fn new(format: Format) -> Self {
-        Fields { format, message: String::new(), text: String::new() }
+        Fields { format, message: String::new(), each: Vec::new() }
     }
 
     /// A value that is text.
@@ -172,11 +188,27 @@ impl Fields {
             value.clone_into(&mut self.message);
             return;
         }
-        // Writing to a text cannot fail.
-        let _ = match self.format {
-            Format::Text => write!(self.text, " {}={value}", field.name()),
-            Format::Json => write!(self.text, ",{}:{value}", quoted(field.name())),
+        self.each.push((field.name().to_owned(), value.to_owned()));
+    }
+
+    /// Adds what an enclosing span says; what is said nearer by goes first.
+    fn add_of_span(&mut self, fields: &str) {
+        for field in fields.split(BETWEEN) {
+            // Fields that a span was given later come after a space.
+            if let Some((name, value)) = field.trim_start().split_once(WITHIN)
+                && !self.each.iter().any(|(known, _)| known == name)
+            {
+                self.each.push((name.to_owned(), value.to_owned()));
+            }
+        }
+    }
+
+    fn in_line(&self) -> String {
+        let shown = |(name, value): &(String, String)| match self.format {
+            Format::Text => format!(" {name}={value}"),
+            Format::Json => format!(",{}:{value}", quoted(name)),
         };
+        self.each.iter().map(shown).collect()
     }
 }
 
@@ -282,6 +314,12 @@ mod tests {
     fn the_fields_of_a_span_stand_with_its_events() {
         let line = text(|| tracing::info_span!("plugin", name = "a b").in_scope(|| tracing::debug!("started")));
         assert_eq!(line, "DEBUG started name=\"a b\"\n");
+        let line = text(|| {
+            let outer = tracing::info_span!("outer", session = 1, later = tracing::field::Empty).entered();
+            outer.record("later", "x");
+            tracing::info_span!("inner", session = 2).in_scope(|| tracing::debug!(name = "y", "said"));
+        });
+        assert_eq!(line, "DEBUG said name=y session=2 later=x\n");
     }
 
     #[test]

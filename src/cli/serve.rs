@@ -11,7 +11,7 @@ use super::causes::bind_failed;
 use super::failure::{Failure, Outcome};
 use super::signals::Signals;
 use super::workers::{self, Count, Workers};
-use super::{descriptors, output};
+use super::{descriptors, log, output};
 use crate::error::named;
 use crate::options::{Options, Period};
 use crate::registry::Registry;
@@ -104,6 +104,7 @@ async fn serve(args: &Args, services: Vec<Service>, workers: &Workers) -> Outcom
         // A name that is still being looked up must not hold anybody up.
         _ = signals.stop() => return Ok(()),
     };
+    log::release();
     let listeners = bound.listeners();
     let mut running = bound.start();
     readiness::announce(&listeners, args.json)?;
