@@ -185,7 +185,7 @@ fn no_reply_is_a_timeout_over_both_tcp_and_udp() {
             .starts_with(&format!("timeout: failed to converse with udp://{at}: no reply to `Genji` within 300ms\n")),
         "{ran:?}"
     );
-    assert!(ran.stderr.contains(&format!("has udp {at} open: open")), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("has udp {at} open: unconnected")), "{ran:?}");
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
@@ -201,9 +201,32 @@ fn a_server_that_ends_too_early_or_breaks_the_framing_is_unexpected() {
     assert_eq!((ran.code, ran.verdict()), (18, "unexpected"), "{ran:?}");
     assert!(ran.stderr.contains("it closed the connection before `Genji` could be sent"), "{ran:?}");
 
+    let endpoint = once(drop);
+    let ran = greetd_reading(b"Genji\n", &["call", &endpoint]);
+    assert_eq!((ran.code, ran.verdict()), (18, "unexpected"), "{ran:?}");
+
     let endpoint = once(|mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap());
     let ran = greetd(&["call", "-f", "netstring", &endpoint, "Genji"]);
     assert_eq!((ran.code, ran.verdict()), (18, "unexpected"), "{ran:?}");
+}
+
+#[test]
+fn a_message_that_cannot_be_sent_is_the_callers_own_mistake() {
+    let (_daemon, endpoint) = serving(&["-b", "127.0.0.1:0", "-f", "lines"]);
+    let ran = greetd(&["call", "-f", "lines", &endpoint, "a\nb"]);
+    assert_eq!((ran.code, ran.verdict()), (2, "usage"), "{ran:?}");
+    assert!(ran.stderr.starts_with("usage: failed to send `a\\nb` to tcp://"), "{ran:?}");
+}
+
+#[test]
+fn a_server_that_resets_the_connection_after_the_last_reply_has_answered() {
+    let endpoint = once(|mut stream| {
+        stream.read_exact(&mut [0; 5]).unwrap();
+        stream.write_all(b"Hello").unwrap();
+        assert_eq!(stream.read(&mut [0; 5]).unwrap(), 0);
+        socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    });
+    assert_eq!(printed(&greetd(&["call", &endpoint, "Genji"])), "Hello\n");
 }
 
 #[test]
@@ -259,4 +282,26 @@ fn a_person_on_a_terminal_sees_safe_replies_and_ends_with_ctrl_d() {
     assert!(shown.contains("\\x1b[31mHello Genji"), "the peer's escape sequence is shown, not obeyed: {shown:?}");
     let history = std::fs::read_to_string(state.path().join("greetd/call_history")).unwrap();
     assert!(history.lines().any(|line| line == "Genji"), "{history}");
+}
+
+#[test]
+fn a_person_sees_the_last_words_of_a_server_that_ends_the_conversation() {
+    let Some(mut typist) = python("typist.py") else { return };
+    let endpoint = once(|mut stream| {
+        stream.write_all(b"welcome").unwrap();
+        stream.read_exact(&mut [0; 4]).unwrap();
+        stream.write_all(b"goodbye").unwrap();
+    });
+    typist.args(["welcome", "exit\\r", "--", env!("CARGO_BIN_EXE_greetd"), "call", &endpoint]).env("TERM", "xterm");
+    let state = tempfile::tempdir().unwrap();
+    let (code, shown, stderr) = run(
+        {
+            typist.env("XDG_STATE_HOME", state.path());
+            typist
+        },
+        b"",
+    );
+    let shown = String::from_utf8_lossy(&shown);
+    assert_eq!(code, 0, "{shown} {stderr}");
+    assert!(shown.contains("goodbye") && shown.contains("(the server ended the conversation)"), "{shown:?}");
 }

@@ -257,6 +257,23 @@ fn connections_that_outlive_their_listener_are_counted() {
 }
 
 #[test]
+fn the_holder_of_a_unix_socket_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s").display().to_string();
+    let mut holder = Daemon::start(&["-t", "unix", "-b", &path]);
+    assert_eq!(holder.endpoint(), format!("unix://{path}"));
+    let ran = greetd(&["-t", "unix", "-b", &path]);
+    assert_eq!((ran.code, ran.verdict()), (15, "in-use"), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("greetd (pid {}) has {path} open: listening", holder.pid())), "{ran:?}");
+    assert_eq!(greetd(&["call", &format!("unix://{path}"), "exit"]).stdout, "welcome\n");
+    // Killed, it leaves its file behind.
+    drop(holder);
+    let ran = greetd(&["call", &format!("unix://{path}"), "exit"]);
+    assert_eq!((ran.code, ran.verdict()), (10, "refused"), "{ran:?}");
+    assert!(ran.stderr.contains("it was left behind by a process that is no more"), "{ran:?}");
+}
+
+#[test]
 fn an_address_of_another_machine_is_answered_with_those_of_this_one() {
     let ran = greetd(&["-b", "203.0.113.77:0"]);
     assert_eq!((ran.code, ran.verdict()), (16, "not-local"));
@@ -327,6 +344,18 @@ fn colour_is_for_terminals_that_did_not_decline_it() {
 fn a_name_without_an_address_is_unresolved() {
     let ran = greetd(&["-b", "no-such-host.invalid:0"]);
     assert_eq!((ran.code, ran.verdict()), (14, "unresolved"), "{ran:?}");
+}
+
+#[test]
+fn the_verdict_stands_before_whatever_was_logged_on_the_way_to_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let Some(mut shell) = tool("sh") else { return };
+    // Too few descriptors for the sessions is a warning, and the address is taken.
+    shell.args(["-c", "ulimit -n 100; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_greetd"), "-b"]);
+    shell.arg(taken.local_addr().unwrap().to_string());
+    let (code, _, stderr) = run(shell, b"");
+    assert_eq!(code, 15);
+    assert!(stderr.starts_with("in-use: ") && stderr.contains(" WARN "), "{stderr}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::causes::{broken, dial_failed, unanswered};
 use super::failure::{Failure, Outcome};
-use super::{output, workers};
+use super::{log, output, workers};
 use crate::address::Address;
 use crate::endpoint::{Authority, Endpoint};
 use crate::error::named;
@@ -127,6 +127,7 @@ impl Parties {
     fn of(args: Args, manners: Manners) -> Result<Self, Failure> {
         let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal() && !args.json;
         if args.messages.is_empty() && on_terminal {
+            log::release();
             let (source, replies) = terminal::open().map_err(|error| Failure::new(Verdict::Failed, error))?;
             return Ok(Parties { source, replies: Box::new(replies), manners: manners.at_leisure() });
         }
@@ -179,6 +180,10 @@ fn explain(broke: Broken, endpoint: &Endpoint, remote: &Address, limit: Option<D
                 endpoint.brief(),
                 Escaped::new(&unsent)
             ),
+        ),
+        Broken::Unsendable { message, why } => Failure::new(
+            Verdict::Usage,
+            format!("failed to send `{}` to {}: {why}", Escaped::new(&message), endpoint.brief()),
         ),
         Broken::Input(error) => Failure::new(Verdict::Failed, format!("failed to read stdin: {}", named(&error))),
     }

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use clap::{Arg, ArgMatches};
+use clap::{Arg, ArgMatches, Args as _};
 
+use super::{log, serve};
 use crate::limits;
 use crate::options::{OptionDoc, Options};
 use crate::registry::{Kind, Registry};
@@ -15,28 +16,28 @@ use crate::registry::{Kind, Registry};
 /// Short names, for those that everybody knows.
 const SHORT: [(&str, char); 2] = [("ipv4", '4'), ("ipv6", '6')];
 
-/// The command with an option for each option of an endpoint; what the command has already stays.
-pub(super) fn add_to(mut command: clap::Command, registry: &Registry) -> clap::Command {
-    let mut taken: BTreeSet<String> =
-        command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
-    for (order, option) in offered(registry).into_iter().enumerate() {
-        if taken.insert(option.doc.name.to_owned()) {
-            command = command.arg(option.argument().display_order(1000 + order));
-        }
-    }
-    command
+/// The command with an option for each option of an endpoint.
+pub(super) fn add_to(command: clap::Command, registry: &Registry) -> clap::Command {
+    let ordered = offered(registry).into_iter().enumerate();
+    command.args(ordered.map(|(order, option)| option.argument().display_order(1000 + order)))
 }
 
 /// What was given of them.
 pub(super) fn given(matches: &ArgMatches, registry: &Registry) -> Options {
     let mut options = Options::default();
     for option in offered(registry) {
-        // An option of the command that has the same name is no text, or not there.
         if let Ok(Some(value)) = matches.try_get_one::<String>(option.doc.name) {
             options.set(option.doc.name, value);
         }
     }
     options
+}
+
+/// The long options that `serve` has already: an endpoint's option of that name is given in a query.
+fn taken() -> BTreeSet<String> {
+    let own = log::Args::augment_args(serve::Args::augment_args(clap::Command::new("serve")));
+    let names = own.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned));
+    names.chain(["help".to_owned(), "version".to_owned()]).collect()
 }
 
 /// An option, and who takes it.
@@ -50,8 +51,9 @@ struct Offered {
 impl Offered {
     fn argument(&self) -> Arg {
         let OptionDoc { name, value, help, .. } = self.doc;
-        let mut help = help.to_owned();
-        help[..1].make_ascii_uppercase();
+        let mut letters = help.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        let help: String = first.into_iter().chain(letters).collect();
         let argument = Arg::new(name)
             .long(name)
             .value_name(value)
@@ -109,5 +111,37 @@ fn offered(registry: &Registry) -> Vec<Offered> {
             }
         }
     }
+    let taken = taken();
+    offered.retain(|option| !taken.contains(option.doc.name));
     offered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::OptionDoc;
+    use crate::registry::{Item, NoOptions};
+
+    const fn doc(name: &'static str, help: &'static str) -> OptionDoc {
+        OptionDoc { name, value: "TEXT", default: "none", help }
+    }
+
+    #[test]
+    fn an_option_that_somebody_adds_is_one_of_the_command_line_unless_its_name_is_taken() {
+        const OPTIONS: &[OptionDoc] =
+            &[doc("flavour", "été"), doc("bind", ""), doc("verbose", "x"), doc("backlog", "x")];
+        let mut registry = Registry::builtin();
+        registry
+            .add_framing(Item::new("sour", "for the test").with_options(OPTIONS), |_: NoOptions, _| {
+                Err(crate::options::OptionError::Invalid("it is never made".to_owned()))
+            })
+            .unwrap();
+        let names: Vec<_> = offered(&registry).iter().map(|option| option.doc.name).collect();
+        assert!(names.contains(&"flavour") && names.contains(&"backlog"), "{names:?}");
+        assert!(!names.contains(&"bind") && !names.contains(&"verbose"), "{names:?}");
+
+        let command = crate::cli::definitions(&registry);
+        let matches = command.try_get_matches_from(["greetd", "-b", ":0", "--flavour", "lime"]).unwrap();
+        assert_eq!(given(&matches, &registry).iter().collect::<Vec<_>>(), [("flavour", "lime")]);
+    }
 }

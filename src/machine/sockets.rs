@@ -96,7 +96,7 @@ pub enum State {
     /// Over, and kept for a minute so that stray segments find no new connection.
     TimeWait,
     /// UDP: open, without a fixed peer.
-    Open,
+    Unconnected,
     /// Closed by the peer, not yet here.
     CloseWait,
     /// Closed by both, not yet acknowledged.
@@ -121,7 +121,7 @@ impl State {
             4 => State::FinWait1,
             5 => State::FinWait2,
             6 => State::TimeWait,
-            7 if protocol == Protocol::Udp => State::Open,
+            7 if protocol == Protocol::Udp => State::Unconnected,
             7 | BOUND_INACTIVE => State::Bound,
             8 => State::CloseWait,
             9 => State::LastAck,
@@ -133,7 +133,7 @@ impl State {
 
     /// Whether the socket is there to be called: listening, bound, or open to datagrams.
     pub fn is_server(self) -> bool {
-        matches!(self, State::Listening | State::Bound | State::Open)
+        matches!(self, State::Listening | State::Bound | State::Unconnected)
     }
 }
 
@@ -146,7 +146,7 @@ impl fmt::Display for State {
             State::FinWait1 => "fin-wait-1",
             State::FinWait2 => "fin-wait-2",
             State::TimeWait => "time-wait",
-            State::Open => "open",
+            State::Unconnected => "unconnected",
             State::CloseWait => "close-wait",
             State::LastAck => "last-ack",
             State::Listening => "listening",
@@ -362,7 +362,7 @@ mod tests {
             socket.bind(&"[::]:0".parse::<SocketAddr>().unwrap().into()).unwrap();
             let found = at(Protocol::Udp, socket.local_addr().unwrap().as_socket().unwrap());
             assert_eq!(found.len(), 1, "{found:?}");
-            assert_eq!((found[0].state, found[0].v6_only), (State::Open, Some(v6_only)));
+            assert_eq!((found[0].state, found[0].v6_only), (State::Unconnected, Some(v6_only)));
         }
     }
 

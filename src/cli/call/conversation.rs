@@ -60,6 +60,13 @@ pub(super) enum Broken {
         /// The first message that it did not get.
         unsent: Vec<u8>,
     },
+    /// A message that the framing or the transport cannot carry.
+    Unsendable {
+        /// The message.
+        message: Vec<u8>,
+        /// Why.
+        why: Error,
+    },
     /// The messages could not be read.
     Input(io::Error),
 }
@@ -148,19 +155,24 @@ impl State {
     ) -> Result<(), Break> {
         let mut sending = true;
         if self.manners.connected && !self.greeting(session, replies).await? {
-            return closed(source);
+            return closed(source, replies).await;
         }
         loop {
             let over = !sending && !self.manners.connected && self.waiting.is_none() && self.piece_ends.is_none();
             if over {
                 return self.verdict();
             }
-            match self.next(session, source, sending).await? {
+            let next = match self.next(session, source, sending).await {
+                // Nothing was expected any more: it closed in a hurry.
+                Err(error) if error.is_disconnect() && !sending && self.waiting.is_none() => Next::Came(None),
+                next => next?,
+            };
+            match next {
                 Next::Came(Some(bytes)) => {
                     self.waiting = None;
                     self.came(&bytes, replies)?;
                 }
-                Next::Came(None) => return if sending { closed(source) } else { Ok(()) },
+                Next::Came(None) => return if sending { closed(source, replies).await } else { Ok(()) },
                 Next::PieceEnded => {
                     self.piece_ends = None;
                     replies.complete()?;
@@ -170,7 +182,9 @@ impl State {
                 Next::ToSend(Some(message)) => {
                     let message = message.map_err(Broken::Input)?;
                     replies.sent(&message);
-                    session.send(&message).await?;
+                    if let Err(error) = session.send(&message).await {
+                        return Err(unsent(message, error).into());
+                    }
                     if self.manners.in_turn {
                         let until = self.manners.reply_patience.map(|patience| Instant::now() + patience);
                         self.waiting = Some((message, until));
@@ -178,7 +192,11 @@ impl State {
                 }
                 Next::ToSend(None) => {
                     sending = false;
-                    session.finish().await?;
+                    match session.finish().await {
+                        // What it sent before it went is still to be read.
+                        Err(error) if error.is_disconnect() => {}
+                        finished => finished?,
+                    }
                 }
             }
         }
@@ -240,10 +258,17 @@ impl State {
 }
 
 /// The server ended the conversation while there was, or may have been, more to say to it.
-fn closed(source: &mut Source) -> Result<(), Break> {
-    match source.unsent() {
-        Some(unsent) => Err(Broken::Closed { unsent }.into()),
-        None => Ok(()),
+async fn closed(source: &mut Source, replies: &mut dyn Replies) -> Result<(), Break> {
+    match source.unsent().await {
+        Some(unsent) => Err(Broken::Closed { unsent: unsent.map_err(Broken::Input)? }.into()),
+        None => Ok(replies.closed_early()?),
+    }
+}
+
+fn unsent(message: Vec<u8>, why: Error) -> Broken {
+    match why {
+        Error::Framing(_) | Error::TooLong { .. } => Broken::Unsendable { message, why },
+        link => Broken::Link(link),
     }
 }
 

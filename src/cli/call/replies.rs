@@ -21,6 +21,11 @@ pub(super) trait Replies {
     /// The reply is complete.
     fn complete(&mut self) -> Outcome;
 
+    /// The server ended the conversation while it might have gone on.
+    fn closed_early(&mut self) -> Outcome {
+        Ok(())
+    }
+
     /// What there is to say at the end.
     fn facts(&self) -> Map<String, Value> {
         Map::new()

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -9,6 +10,9 @@ use tokio::sync::mpsc;
 const LONGEST_LINE: u64 = 16 << 20;
 /// How many lines are read ahead of the conversation.
 const AHEAD: usize = 16;
+
+/// How long reading what is there already may take.
+const READING: Duration = Duration::from_millis(50);
 
 /// Messages, one after another.
 pub(super) enum Source {
@@ -43,12 +47,10 @@ impl Source {
         }
     }
 
-    /// What was not sent, where that is known.
-    pub(super) fn unsent(&mut self) -> Option<Vec<u8>> {
-        match self {
-            Source::Given(messages) => messages.pop_front(),
-            Source::Read(_) => None,
-        }
+    /// The message that would have been next, when the conversation is over already. What is still being typed, or
+    /// made, is none.
+    pub(super) async fn unsent(&mut self) -> Option<io::Result<Vec<u8>>> {
+        tokio::time::timeout(READING, self.next()).await.ok().flatten()
     }
 }
 

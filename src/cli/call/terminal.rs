@@ -1,7 +1,8 @@
 //! A conversation with a person: lines edited at the foot of the terminal, replies above them.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
@@ -14,6 +15,8 @@ use crate::cli::failure::Outcome;
 use crate::escape::Printable;
 
 const PROMPT: &str = "> ";
+/// How long the editor may take to show the last lines.
+const SHOWING: Duration = Duration::from_millis(50);
 
 /// The lines that are typed, and what shows the replies without disturbing them.
 pub(super) fn open() -> Result<(Source, Shown), String> {
@@ -32,7 +35,7 @@ pub(super) fn open() -> Result<(Source, Shown), String> {
 }
 
 /// Reads until Ctrl-D or Ctrl-C.
-fn read(editor: &mut DefaultEditor, history: Option<&std::path::Path>, lines: &mpsc::Sender<io::Result<Vec<u8>>>) {
+fn read(editor: &mut DefaultEditor, history: Option<&Path>, lines: &mpsc::Sender<io::Result<Vec<u8>>>) {
     loop {
         let line = match editor.readline(PROMPT) {
             Ok(line) => Ok(line.into_bytes()),
@@ -65,6 +68,13 @@ pub(super) struct Shown {
     _restored: Option<Restored>,
 }
 
+impl Shown {
+    fn print(&mut self, lines: String) -> Outcome {
+        self.printer.print(lines).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(())
+    }
+}
+
 impl Replies for Shown {
     fn sent(&mut self, _: &[u8]) {}
 
@@ -78,7 +88,13 @@ impl Replies for Shown {
         if !reply.ends_with('\n') {
             reply.push('\n');
         }
-        self.printer.print(reply).map_err(|error| io::Error::other(error.to_string()))?;
+        self.print(reply)
+    }
+
+    fn closed_early(&mut self) -> Outcome {
+        self.print("(the server ended the conversation)\n".to_owned())?;
+        // The editor's thread shows what it was handed, and cannot be asked whether it has.
+        std::thread::sleep(SHOWING);
         Ok(())
     }
 }

@@ -126,30 +126,32 @@ fn service(wanted: &Wanted, everywhere: &Options, registry: &Registry) -> Result
     Err(faults)
 }
 
-/// All that is wrong with an endpoint: the registry names the first fault, so each option is tried by itself.
+/// All that is wrong with an endpoint. The registry names the first fault: the option at fault is taken out, and the
+/// rest is looked at again.
 fn endpoint_faults(endpoint: &Endpoint, registry: &Registry) -> Vec<String> {
-    let fault = |endpoint: &Endpoint| registry.dialler(endpoint).err();
-    let Some(first) = fault(endpoint) else { return Vec::new() };
-    let with = |options: Options| {
-        let mut endpoint = endpoint.clone();
-        endpoint.options = options;
-        endpoint
-    };
-    // What the other options belong to.
-    let base = endpoint.options.clone().take(|name| name == "framing");
-    if let Some(error) = fault(&with(base.clone())) {
-        return vec![error.to_string()];
+    let mut endpoint = endpoint.clone();
+    let mut faults = Vec::new();
+    let mut taken_out: Vec<String> = Vec::new();
+    while let Err(error) = registry.dialler(&endpoint) {
+        let fault = error.to_string();
+        let concerns = |name: &str| fault.contains(&format!("`{name}`"));
+        // An option that was taken out may be missed now, which is no fault of its own.
+        if taken_out.iter().any(|name| concerns(name)) {
+            break;
+        }
+        let blamed = match &error {
+            ResolveError::UnknownOption { name, .. } => Some(name.clone()),
+            ResolveError::Option(_) => {
+                endpoint.options.iter().map(|(name, _)| name).find(|name| concerns(name)).map(str::to_owned)
+            }
+            _ => None,
+        };
+        faults.push(fault);
+        let Some(name) = blamed else { break };
+        let _ = endpoint.options.take(|known| known == name);
+        taken_out.push(name);
     }
-    let mut faults: Vec<ResolveError> = Vec::new();
-    for (name, value) in endpoint.options.iter() {
-        let mut options = base.clone();
-        options.set(name, value);
-        faults.extend(fault(&with(options)));
-    }
-    if faults.is_empty() {
-        faults.push(first);
-    }
-    faults.iter().map(ToString::to_string).collect()
+    faults
 }
 
 #[cfg(test)]
