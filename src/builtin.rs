@@ -30,6 +30,7 @@ use crate::transports::socket::unix::UnixOptions;
 use crate::transports::tcp::{self, Tcp};
 use crate::transports::udp::{self, Udp};
 use crate::transports::unix::{self, Unix};
+use crate::transports::unixgram::{self, Unixgram};
 use crate::transports::unixpacket::{self, UnixPacket};
 
 /// All that this build knows by name.
@@ -67,6 +68,10 @@ fn fill_transports(registry: &mut Registry) -> Result<(), NameTaken> {
             .with_address("")
             .with_options(unix::OPTIONS),
         |options: UnixOptions| Ok(Arc::new(Unix::new(options))),
+    )?;
+    registry.add_transport(
+        Item::new("unixgram", "datagrams between processes: a path or @name").with_options(unixgram::OPTIONS),
+        |options: UnixOptions| Ok(Arc::new(Unixgram::new(options))),
     )?;
     registry.add_transport(
         Item::new("unixpacket", "messages in order between processes: a path or @name")

@@ -7,4 +7,5 @@ pub mod socket;
 pub mod tcp;
 pub mod udp;
 pub mod unix;
+pub mod unixgram;
 pub mod unixpacket;
