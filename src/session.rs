@@ -103,7 +103,12 @@ impl Session {
 
     /// Sends one message that is given in parts, without joining them first.
     pub async fn send_parts(&mut self, parts: &[&[u8]]) -> Result<()> {
-        poll_fn(|cx| self.wire.lock().poll_send(cx, parts, &self.peer)).await
+        poll_fn(|cx| self.poll_send(cx, parts)).await
+    }
+
+    /// [`send_parts`](Self::send_parts) for poll-based code: nothing is taken unless it is ready.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
+        self.wire.lock().poll_send(cx, parts, &self.peer)
     }
 
     /// Waits until all that was sent is written. Seldom needed: see the module's documentation.
