@@ -46,12 +46,16 @@ pub struct Item {
     pub options: &'static [OptionDoc],
     /// Of a transport: the address that the command line binds where none is given.
     pub address: &'static str,
+    /// Of a handler: the option that `NAME:TEXT` sets, for `exec:/bin/cat` in the place of `exec?command=/bin/cat`.
+    pub argument: Option<&'static str>,
+    /// Of a handler: whether it takes options that are not listed, and judges them itself.
+    pub any_options: bool,
 }
 
 impl Item {
     /// An item without options.
     pub const fn new(name: &'static str, about: &'static str) -> Self {
-        Item { name, about, options: &[], address: "127.0.0.1:8080" }
+        Item { name, about, options: &[], address: "127.0.0.1:8080", argument: None, any_options: false }
     }
 
     /// The same with another address to bind where none is given; for transports without ports.
@@ -68,8 +72,22 @@ impl Item {
         self
     }
 
+    /// The same with an option that may follow the name behind a colon, as it stands, to the end.
+    #[must_use]
+    pub const fn with_argument(mut self, option: &'static str) -> Self {
+        self.argument = Some(option);
+        self
+    }
+
+    /// The same, taking whatever options are given.
+    #[must_use]
+    pub const fn with_any_options(mut self) -> Self {
+        self.any_options = true;
+        self
+    }
+
     fn takes(&self, option: &str) -> bool {
-        self.options.iter().any(|known| known.name == option)
+        self.any_options || self.options.iter().any(|known| known.name == option)
     }
 
     /// Names the first option that it does not take.
@@ -270,13 +288,27 @@ impl Registry {
         Ok((entry.factory)(&Options::default(), ())?.capabilities())
     }
 
-    /// A handler from its name and options: `hello` or `hello?welcome=hi`.
+    /// A handler from its name and options: `hello` or `hello?welcome=hi`; for some, `exec:/bin/cat` (see
+    /// [`Item::with_argument`]).
     pub fn handler(&self, spec: &str) -> Result<NamedHandler, ResolveError> {
-        let (name, options) = split_spec(spec)?;
+        let (name, options) = match self.argument(spec) {
+            Some((name, option, text)) => {
+                let mut options = Options::default();
+                options.set(option, text);
+                (name, options)
+            }
+            None => split_spec(spec)?,
+        };
         let entry = find(&self.handlers, Kind::Handler, name)?;
         entry.item.check(Kind::Handler, &options)?;
         let handler = (entry.factory)(&options, self)?;
         Ok(NamedHandler { name: entry.item.name, handler })
+    }
+
+    /// Takes `NAME:TEXT` apart, where that handler takes an argument.
+    fn argument<'a>(&self, spec: &'a str) -> Option<(&'a str, &'static str, &'a str)> {
+        let (name, text) = spec.split_once(':')?;
+        Some((name, self.handlers.get(name)?.item.argument?, text))
     }
 
     /// A framing from its name and options: `lines` or `lines?max-line=1KiB`. `largest` is the size in bytes of the
