@@ -21,6 +21,8 @@ use crate::handlers::qotd::{self, QuoteOfTheDay};
 use crate::handlers::time::Time;
 use crate::handlers::upper::{self, Upper};
 use crate::handlers::whoami::{self, Whoami};
+use crate::hosts::Environment;
+use crate::hosts::exec::{self, Exec};
 use crate::layers::faults::FaultLayer;
 use crate::options::Options;
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
@@ -153,6 +155,12 @@ fn fill_handlers(registry: &mut Registry) -> Result<(), NameTaken> {
     })?;
     registry
         .add_handler(Item::new("echo", "RFC 862: sends back whatever comes"), |_: NoOptions, _| Ok(Arc::new(Echo)))?;
+    registry.add_handler(
+        Item::new("exec", "a program for each session, with the conversation on its stdin and stdout")
+            .with_options(exec::OPTIONS)
+            .with_argument("command"),
+        |settings: exec::Settings, _| Ok(Arc::new(Exec::new(&settings, &Environment::default())?)),
+    )?;
     registry.add_handler(
         Item::new("forward", "relays to another endpoint").with_options(forward::OPTIONS),
         |settings: forward::Settings, registry| Ok(Arc::new(Forward::new(&settings, registry)?)),

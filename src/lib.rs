@@ -16,6 +16,7 @@ pub mod framing;
 pub mod framings;
 pub mod handler;
 pub mod handlers;
+pub mod hosts;
 #[cfg(feature = "cli")]
 pub mod lab;
 pub mod layer;

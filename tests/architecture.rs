@@ -84,7 +84,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "verdict",
         ],
     ),
-    ("builtin", &["faults", "framings", "handlers", "layers", "options", "registry", "transports"]),
+    // What runs handlers that are not compiled in: contracts alone.
+    (
+        "hosts",
+        &["address", "endpoint", "error", "escape", "framing", "handler", "link", "options", "registry", "session"],
+    ),
+    ("builtin", &["faults", "framings", "handlers", "hosts", "layers", "options", "registry", "transports"]),
     // The conformance kit checks whatever it is given.
     (
         "testing",

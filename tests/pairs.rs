@@ -69,6 +69,7 @@ async fn converse(registry: &Registry, endpoint: &str, handler: &str) {
             let to = behind.listeners()[0].to_string();
             (format!("forward?to={to}"), Some(behind.start()))
         }
+        "exec" => ("exec:cat".to_owned(), None),
         name => (name.to_owned(), None),
     };
     let service = registry.service(&endpoint, &spec).unwrap();
@@ -104,7 +105,7 @@ async fn expect(handler: &str, mut session: Session) {
                 hears(&mut session, &format!("Hello,{name}")).await;
             }
         }
-        "echo" | "forward" => {
+        "echo" | "exec" | "forward" => {
             for text in ["one", "zwei", "très"] {
                 session.send(text.as_bytes()).await.unwrap();
                 hears(&mut session, text).await;

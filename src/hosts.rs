@@ -1,0 +1,180 @@
+//! Handlers that are not compiled in: programs that speak the process protocol, and programs for one session each.
+//!
+//! [`Plugin::load`] finds out from a file's content what kind it is, asks it what it is, and yields handlers that are
+//! [registered](Plugin::register) like any other, over every transport. A plugin runs on the runtime that it was loaded
+//! on, and as long as it, or a handler of its, is held.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use greetd::hosts::{Environment, Plugin, Timing};
+//!
+//! let mut registry = greetd::Registry::builtin();
+//! let plugin = Plugin::load("plugins/python/hello.py".as_ref(), &Environment::default(), Timing::default()).await?;
+//! plugin.register(&mut registry)?;
+//! let service = registry.service(&"udp://127.0.0.1:0".parse()?, "py-hello")?;
+//! # Ok(()) }
+//! ```
+//!
+//! `plugins/SECURITY.md` says what each kind isolates, and what not.
+
+mod child;
+pub mod exec;
+mod frame;
+mod process;
+mod stderr;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::named;
+use crate::registry::{Item, NameTaken, Registry};
+
+pub use child::Environment;
+pub use process::Timing;
+
+use child::Program;
+use process::Process;
+
+/// A file that gives handlers.
+pub struct Plugin {
+    path: PathBuf,
+    process: Arc<Process>,
+    /// As the file was when it was loaded.
+    version: Mutex<Version>,
+}
+
+/// Why a file gives no handlers.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {reason}")]
+pub struct PluginError {
+    name: String,
+    reason: String,
+}
+
+/// What became of a plugin that was to be loaded again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The file is as it was.
+    Unchanged,
+    /// New sessions are served by the new one; those that there are stay with the old one until they end.
+    Changed,
+}
+
+impl Plugin {
+    /// Loads a file: finds out what kind it is, starts it and asks for the names of its handlers.
+    pub async fn load(path: &Path, environment: &Environment, timing: Timing) -> Result<Self, PluginError> {
+        let failed = |reason: String| PluginError { name: short(path), reason };
+        let version = Version::of(path).map_err(|error| failed(named(&error).to_string()))?;
+        match Kind::of(path).map_err(|error| failed(named(&error).to_string()))? {
+            Kind::Program => {}
+            Kind::NotExecutable => {
+                return Err(failed(
+                    "is not executable. Begin it with #! and the path of its interpreter, and chmod +x it".into(),
+                ));
+            }
+            Kind::SharedLibrary => {
+                return Err(failed(
+                    "is a shared library; plugins are programs, or crates with a main of their own".into(),
+                ));
+            }
+            Kind::WebAssembly => {
+                return Err(failed("is WebAssembly, which this greetd was built without (feature `wasm`)".into()));
+            }
+        }
+        let program = Program::of_file(path, environment).map_err(|error| failed(error.to_string()))?;
+        let process = Process::load(program, short(path), timing).await.map_err(failed)?;
+        Ok(Plugin { path: path.to_owned(), process: Arc::new(process), version: Mutex::new(version) })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of its handlers.
+    pub fn names(&self) -> Vec<String> {
+        self.process.names()
+    }
+
+    /// Adds its handlers. Names and descriptions stay in memory for good, as those of what is compiled in do.
+    pub fn register(&self, registry: &mut Registry) -> Result<(), NameTaken> {
+        for name in self.names() {
+            let name: &'static str = name.leak();
+            let about: &'static str = format!("a process plugin: {}", self.path.display()).leak();
+            let process = self.process.clone();
+            let item = Item::new(name, about).with_any_options();
+            registry
+                .add_handler(item, move |options: BTreeMap<String, String>, _| Ok(process.handler(name, options)))?;
+        }
+        Ok(())
+    }
+
+    /// Loads the file again where it has changed, or where the plugin was disabled. On any failure all stays as it is.
+    pub async fn reload(&self) -> Result<Reloaded, PluginError> {
+        let failed = |reason: String| PluginError { name: short(&self.path), reason };
+        let version = Version::of(&self.path).map_err(|error| failed(named(&error).to_string()))?;
+        let known = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        if version == known && !self.process.is_disabled() {
+            return Ok(Reloaded::Unchanged);
+        }
+        self.process.reload().await.map_err(failed)?;
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
+        Ok(Reloaded::Changed)
+    }
+}
+
+/// A file as the file system tells two of its versions apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Version {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = std::fs::metadata(path)?;
+        let changed = (file.ctime(), file.ctime_nsec());
+        Ok(Version { device: file.dev(), inode: file.ino(), size: file.size(), changed })
+    }
+}
+
+/// What a file's content makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Program,
+    NotExecutable,
+    SharedLibrary,
+    WebAssembly,
+}
+
+impl Kind {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let status = file.metadata()?;
+        if !status.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no file"));
+        }
+        let mut start = Vec::new();
+        file.take(64).read_to_end(&mut start)?;
+        let text = start.trim_ascii_start();
+        let executable = status.permissions().mode() & 0o111 != 0;
+        Ok(match () {
+            () if start.starts_with(b"\0asm") || text.starts_with(b"(component") => Kind::WebAssembly,
+            () if executable => Kind::Program,
+            () if start.starts_with(b"\x7fELF") => Kind::SharedLibrary,
+            () => Kind::NotExecutable,
+        })
+    }
+}
+
+/// A file as messages name it.
+fn short(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    crate::escape::Escaped::new(name.as_encoded_bytes()).to_string()
+}

@@ -1,0 +1,170 @@
+//! One child at work, from its first line to its end.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::time::timeout;
+use tokio_util::io::poll_read_buf;
+
+use super::Timing;
+use super::greeting::{self, Greeting, GreetingError};
+use super::link::Link;
+use crate::error::named;
+use crate::hosts::child::{Child, Program};
+use crate::hosts::stderr::Stderr;
+
+/// How much is read at once.
+const READ: usize = 64 * 1024;
+/// How long a child that closed its end may take to die by itself, so that how it died is known.
+const DYING: Duration = Duration::from_millis(500);
+
+/// A child that said its first line.
+pub(super) struct Running {
+    child: Child,
+    pub(super) link: Arc<Link>,
+    stdout: pipe::Receiver,
+    /// What was read and is no whole frame yet.
+    input: BytesMut,
+    stderr: Stderr,
+    /// The names of its handlers.
+    pub(super) names: Vec<String>,
+}
+
+/// Why a child did not come to its first line.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("failed to start: {}", named(.0))]
+    Spawn(#[from] io::Error),
+    #[error("{0}")]
+    Greeting(#[from] GreetingError),
+    #[error("said nothing within {0:?}; expected the first line `greetd-plugin 1 NAME` on stdout, unbuffered")]
+    Silent(Duration),
+    #[error("{0}, before its first line")]
+    Died(String),
+}
+
+impl Running {
+    /// Starts the program and waits for its first line.
+    pub(super) async fn start(program: &Program, name: &str, timing: &Timing) -> Result<Self, StartError> {
+        let (mut child, mut pipes) = program.start(&[])?;
+        let link = Arc::new(Link::new(pipes.stdin)?);
+        let mut stderr = Stderr::new(name.to_owned(), pipes.stderr);
+        let mut input = BytesMut::new();
+        let first_line = async {
+            loop {
+                if let Some(greeting) = Greeting::take(&mut input)? {
+                    return Ok(Some(greeting));
+                }
+                if input.len() >= greeting::LONGEST {
+                    return Err(GreetingError::of(&input).into());
+                }
+                // A byte or a few more than the line may come with it: they are the first frames.
+                input.reserve(greeting::LONGEST);
+                if pipes.stdout.read_buf(&mut input).await? == 0 {
+                    return Ok(None);
+                }
+            }
+        };
+        let first_line = async {
+            tokio::pin!(first_line);
+            poll_fn(|cx| {
+                let _ = stderr.poll(cx);
+                first_line.as_mut().poll(cx)
+            })
+            .await
+        };
+        let greeting: Result<Option<Greeting>, StartError> =
+            timeout(timing.start, first_line).await.map_err(|_| StartError::Silent(timing.start))?;
+        match greeting? {
+            Some(greeting) => Ok(Running { child, link, stdout: pipes.stdout, input, stderr, names: greeting.names }),
+            None if input.is_empty() => Err(StartError::Died(obituary(&mut child, &mut stderr).await)),
+            None => Err(GreetingError::of(&input).into()),
+        }
+    }
+
+    /// Moves bytes between the child and its sessions until it dies or breaks the protocol; says why, after its name.
+    /// Cancel-safe.
+    pub(super) async fn run(&mut self) -> String {
+        let reason = poll_fn(|cx| self.poll(cx)).await;
+        let reason = match reason {
+            End::Broken(words) => {
+                self.child.kill();
+                words
+            }
+            End::Closed => obituary(&mut self.child, &mut self.stderr).await,
+        };
+        self.link.end(&reason);
+        reason
+    }
+
+    /// Closes its stdin, so that it ends by itself; kills it where it does not within the time.
+    pub(super) async fn wind_up(self, patience: Duration) {
+        let Running { mut child, link, stdout, mut stderr, .. } = self;
+        link.end("was unloaded");
+        drop((link, stdout));
+        let _ = timeout(patience, ended(&mut child, &mut stderr)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let _ = self.stderr.poll(cx);
+        if let Poll::Ready(Err(_)) = self.link.poll_write(cx) {
+            return Poll::Ready(End::Closed);
+        }
+        if let Some(reason) = self.link.condemned() {
+            return Poll::Ready(End::Broken(reason));
+        }
+        loop {
+            if let Err(reason) = self.link.deliver(&mut self.input) {
+                return Poll::Ready(End::Broken(reason));
+            }
+            self.input.reserve(READ);
+            match poll_read_buf(Pin::new(&mut self.stdout), cx, &mut self.input) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(End::Closed),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+enum End {
+    /// It must go, for this reason.
+    Broken(String),
+    /// It closed a pipe: most likely it is dead.
+    Closed,
+}
+
+/// How a child died that closed its pipes, with its last words.
+async fn obituary(child: &mut Child, stderr: &mut Stderr) -> String {
+    let how = timeout(DYING, ended(child, stderr)).await.unwrap_or_else(|_| {
+        child.kill();
+        "closed its pipes and was killed for that".to_owned()
+    });
+    match stderr.last() {
+        Some(last) => format!("{how}; the last that it said is: {last}"),
+        None => how,
+    }
+}
+
+/// Waits for its end, then for the rest of its stderr, which ends with its group.
+async fn ended(child: &mut Child, stderr: &mut Stderr) -> String {
+    let exit = {
+        let ended = child.ended();
+        tokio::pin!(ended);
+        poll_fn(|cx| {
+            let _ = stderr.poll(cx);
+            ended.as_mut().poll(cx)
+        })
+        .await
+    };
+    // A program that left its group may hold the pipe for ever.
+    let _ = timeout(DYING, poll_fn(|cx| stderr.poll(cx))).await;
+    exit.to_string()
+}
