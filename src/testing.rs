@@ -12,12 +12,17 @@
 //! # my_framing_conforms().unwrap();
 //! ```
 
+mod conversation;
 pub mod framing;
+#[cfg(test)]
+mod tests;
 pub mod text;
+mod transport;
 
 use std::fmt;
 
 pub use framing::framing_conforms;
+pub use transport::transport_conforms;
 
 /// How a check ended.
 pub type Outcome = Result<(), Failure>;

@@ -31,7 +31,8 @@ pub fn address(told: Option<SocketAddrAny>) -> Address {
     let Ok(unix) = SocketAddrUnix::try_from(told) else { return Address::Unnamed };
     if let Some(path) = unix.path_bytes() {
         Address::UnixPath(Arc::from(Path::new(OsStr::from_bytes(path))))
-    } else if let Some(name) = unix.abstract_name() {
+    } else if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
+        // Of a peer that never bound, accept4(2) tells an empty name.
         Address::UnixAbstract(Arc::from(name))
     } else {
         Address::Unnamed
