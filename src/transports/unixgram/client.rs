@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::net::UnixDatagram;
 
+use super::Sizes;
 use super::receive::{Received, poll_recv};
 use crate::error::{Error, Result};
 use crate::framing;
@@ -18,14 +19,13 @@ pub(super) struct Client {
     io: UnixDatagram,
     incoming: VecDeque<Received>,
     outgoing: Outgoing,
-    largest: usize,
-    largest_received: usize,
+    sizes: Sizes,
 }
 
 impl Client {
-    /// Takes over a socket that is connected. Sizes are those of the largest message sent and received.
-    pub(super) fn new(io: UnixDatagram, largest: usize, largest_received: usize) -> Self {
-        Client { io, incoming: VecDeque::new(), outgoing: Outgoing::default(), largest, largest_received }
+    /// Takes over a socket that is connected.
+    pub(super) fn new(io: UnixDatagram, sizes: Sizes) -> Self {
+        Client { io, incoming: VecDeque::new(), outgoing: Outgoing::default(), sizes }
     }
 }
 
@@ -35,19 +35,19 @@ impl MessageStream for Client {
             match self.incoming.pop_front() {
                 Some(Received { truncated: false, payload, .. }) => return Poll::Ready(Ok(Some(payload))),
                 Some(_) => {
-                    let most = self.largest_received;
+                    let most = self.sizes.received;
                     let reason = format!("a datagram of more than {most} bytes came, and its end is lost");
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason).into()));
                 }
-                None => ready!(poll_recv(&self.io, cx, self.largest_received, |came| self.incoming.push_back(came)))?,
+                None => ready!(poll_recv(&self.io, cx, self.sizes.received, |came| self.incoming.push_back(came)))?,
             }
         }
     }
 
     fn start_send(&mut self, parts: &[&[u8]]) -> Result<()> {
         let size = framing::length(parts);
-        if size > self.largest {
-            return Err(Error::TooLong { size, limit: self.largest });
+        if size > self.sizes.sent {
+            return Err(Error::TooLong { size, limit: self.sizes.sent });
         }
         self.outgoing.push(parts);
         Ok(())

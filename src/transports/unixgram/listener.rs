@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketAddrAny, SocketAddrUnix, sendto};
 use tokio::net::UnixDatagram;
 use tokio::task::coop;
 
+use super::Sizes;
 use super::receive::poll_recv;
 use crate::address::Address;
 use crate::transport::{Datagram, DatagramSocket, Transmit};
@@ -18,14 +20,14 @@ pub(super) struct Listener {
     _file: Option<SocketFile>,
     io: UnixDatagram,
     local: Address,
-    largest: usize,
+    sizes: Sizes,
     /// Who spoke last: a peer that speaks again is not named anew.
     last: Option<(SocketAddrAny, Address)>,
 }
 
 impl Listener {
-    pub(super) fn new(io: UnixDatagram, file: Option<SocketFile>, local: Address, largest: usize) -> Self {
-        Listener { _file: file, io, local, largest, last: None }
+    pub(super) fn new(io: UnixDatagram, file: Option<SocketFile>, local: Address, sizes: Sizes) -> Self {
+        Listener { _file: file, io, local, sizes, last: None }
     }
 }
 
@@ -35,8 +37,8 @@ impl DatagramSocket for Listener {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>> {
-        let Listener { io, local, largest, last, .. } = self;
-        poll_recv(io, cx, *largest, |came| {
+        let Listener { io, local, sizes, last, .. } = self;
+        poll_recv(io, cx, sizes.received, |came| {
             let remote = remote(last, came.from);
             into.push_back(Datagram { payload: came.payload, remote, local: local.clone(), truncated: came.truncated });
         })
@@ -48,6 +50,10 @@ impl DatagramSocket for Listener {
         let budget = ready!(coop::poll_proceed(cx));
         let datagram = &transmit.payload[..transmit.payload.len().min(transmit.segment)];
         budget.made_progress();
+        if datagram.len() > self.sizes.sent {
+            // The buffer is larger, so that many can wait in it; a peer does not reckon with such a size.
+            return Poll::Ready(Err(Errno::MSGSIZE.into()));
+        }
         Poll::Ready(send(&self.io, datagram, transmit.remote).map(|()| datagram.len()))
     }
 }
