@@ -13,6 +13,7 @@ mod netlink;
 pub mod outcome;
 mod pktinfo;
 pub mod report;
+pub mod scenario;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,13 +1,16 @@
 //! `greetd lab`: bind experiments on the kernel that is running, each predicted first, then tried, then explained.
 
 use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use super::failure::{Failure, Outcome};
 use super::output;
 use crate::lab::report::{self, Report, Style};
+use crate::lab::scenario::{Format, Scenario};
 use crate::lab::{Experiment, Ground, isolation};
 use crate::verdict::Verdict;
 
@@ -17,9 +20,12 @@ use crate::verdict::Verdict;
 /// touched, nothing is left behind, and root is not needed where user namespaces are allowed.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What to try; `all` tries everything
+    /// What to try; `all` tries everything, `run` the scenario of a file
     #[arg(value_name = "EXPERIMENT", default_value = "reach", value_parser = PossibleValuesParser::new(names()))]
     experiment: String,
+    /// The scenario for `run`, as JSON or, where its name ends in .toml, as TOML; - is stdin
+    #[arg(value_name = "FILE", required_if_eq("experiment", RUN))]
+    file: Option<PathBuf>,
     /// Say what the model predicts, and run nothing
     #[arg(long)]
     predict: bool,
@@ -39,12 +45,24 @@ struct Form {
 }
 
 const ALL: &str = "all";
+const RUN: &str = "run";
 
 fn names() -> Vec<&'static str> {
-    Experiment::ALL.iter().map(|experiment| experiment.name()).chain([ALL]).collect()
+    Experiment::ALL.iter().map(|experiment| experiment.name()).chain([RUN, ALL]).collect()
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
+    match &args.file {
+        Some(file) if args.experiment == RUN => run_file(args, file),
+        Some(file) => {
+            let message = format!("a file is for `lab run`, not for `lab {}`: {}", args.experiment, file.display());
+            Err(Failure::new(Verdict::Usage, message).into())
+        }
+        None => run_experiments(args),
+    }
+}
+
+fn run_experiments(args: &Args) -> Outcome {
     let wanted: Vec<Experiment> = Experiment::ALL
         .iter()
         .copied()
@@ -55,10 +73,46 @@ pub(super) fn run(args: &Args) -> Outcome {
     let failure = (differing > 0).then(|| {
         Failure::new(Verdict::Failed, format!("in {differing} cases the kernel does otherwise than the model says"))
     });
+    let object = match &reports[..] {
+        [one] if args.experiment != ALL => report::as_json(one),
+        all => report::all_as_json(all),
+    };
+    show(args, &reports, object, failure)
+}
+
+fn run_file(args: &Args, file: &Path) -> Outcome {
+    let invalid = |error: String| Failure::new(Verdict::Invalid, format!("failed to read {}: {error}", file.display()));
+    let text = read(file).map_err(|error| invalid(crate::error::named(&error).to_string()))?;
+    let is_toml = file.extension().is_some_and(|extension| extension == "toml");
+    let format = if is_toml { Format::Toml } else { Format::Json };
+    let scenario = Scenario::parse(&text, format).map_err(|error| invalid(error.to_string()))?;
+    let result = if args.predict {
+        scenario.predict()
+    } else {
+        let _ = isolation::enter();
+        let bar = progress(scenario.len());
+        let result = scenario.run(|case| {
+            bar.set_message(case.to_owned());
+            bar.inc(1);
+        });
+        bar.finish_and_clear();
+        result.map_err(|error| Failure::new(Verdict::Failed, format!("failed to set up the hosts: {error}")))?
+    };
+    let failure = (!result.as_expected()).then(|| {
+        Failure::new(Verdict::Failed, format!("{} steps came out otherwise than expected", result.unexpected()))
+    });
+    show(args, &[result.as_report()], result.as_json(), failure)
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    if file == Path::new("-") { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(file) }
+}
+
+fn show(args: &Args, reports: &[Report], object: Value, failure: Option<Failure>) -> Outcome {
     if args.form.json {
-        return show_json(args, &reports, failure);
+        return show_json(object, failure);
     }
-    output::print(as_words(args, &reports))?;
+    output::print(as_words(args, reports))?;
     failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
@@ -71,11 +125,7 @@ fn as_words(args: &Args, reports: &[Report]) -> String {
 }
 
 /// A failure is one object as well, with everything in it that success has.
-fn show_json(args: &Args, reports: &[Report], failure: Option<Failure>) -> Outcome {
-    let object = match reports {
-        [one] if args.experiment != ALL => report::as_json(one),
-        all => report::all_as_json(all),
-    };
+fn show_json(object: Value, failure: Option<Failure>) -> Outcome {
     let Some(mut failure) = failure else { return output::print_json(&object) };
     for (name, value) in object.as_object().into_iter().flatten() {
         failure = failure.with_fact(name, value);

@@ -11,5 +11,5 @@ mod rule;
 
 pub use binding::{Binding, Proto};
 pub use conflict::{Decision, may_bind, may_listen, overlap};
-pub use reach::{Delivery, Dial, Packet, Reach, arrival, deliver, reach, reply_source};
+pub use reach::{Delivery, Dial, Packet, Reach, arrival, deliver, device_of, reach, reply_source};
 pub use rule::Rule;

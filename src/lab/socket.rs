@@ -109,6 +109,11 @@ impl Tracked {
         Ok(socket)
     }
 
+    /// A connection that was accepted.
+    pub(crate) fn accepted(socket: Socket, side: Side, name: &str) -> Self {
+        Tracked { socket, name: name.to_owned(), side, calls: Vec::new() }
+    }
+
     /// Its name in the evidence.
     pub fn name(&self) -> &str {
         &self.name
@@ -153,6 +158,19 @@ impl Tracked {
     pub fn bind(&mut self, to: SocketAddr) -> io::Result<()> {
         let result = self.socket.bind(&to.into());
         self.note(format!("bind({}, {to})", self.name), &result);
+        result
+    }
+
+    /// bind(2), called on the host's thread under the conditions that `under` makes there.
+    pub(crate) fn bind_on(
+        &mut self,
+        host: &Host,
+        to: SocketAddr,
+        under: fn(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let socket = self.socket.try_clone()?;
+        let result = host.run(move || under(&mut || socket.bind(&to.into())));
+        self.note(format!("bind({}, {to}), unprivileged", self.name), &result);
         result
     }
 

@@ -96,7 +96,7 @@ fn in_words(duel: &Duel) -> String {
 
 fn case(proto: Proto, duel: &Duel) -> Case {
     let packet = arrival(proto, Dial { from: Side::Client, to: duel.to });
-    let Delivery { to, rule } = deliver(&duel.sockets, &packet);
+    let Delivery { to, rule } = packet.map_or_else(Delivery::to_nobody, |packet| deliver(&duel.sockets, &packet));
     let bound = |binding: &Binding| {
         json!({
             "address": binding.ip, "device": binding.device,

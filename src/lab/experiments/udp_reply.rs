@@ -55,7 +55,7 @@ pub(super) fn predict() -> Sections {
 
 fn case(binding: &Binding, to: IpAddr, pktinfo: bool) -> Case {
     let packet = arrival(Proto::Udp, Dial { from: Side::Client, to });
-    let routed = reply_source(binding, &packet);
+    let routed = packet.map_or(to, |packet| reply_source(binding, &packet));
     let (source, rule) = match routed == to {
         _ if !binding.is_wildcard() => (to, Rule::BoundSource),
         _ if pktinfo => (to, Rule::PktInfo),

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use super::{Binding, Proto, Rule};
 use crate::lab::outcome::Outcome;
 use crate::lab::topology::{
-    CLIENT_LINK_LOCAL, CLIENT_V4, CLIENT_V6, SERVER_LINK_LOCAL, SERVER_V4, SERVER_V4_FAR, SERVER_V6, SERVER_V6_SECOND,
-    Side,
+    CLIENT_LINK_LOCAL, CLIENT_V4, CLIENT_V6, SERVER_LINK_LOCAL, SERVER_V4, SERVER_V4_FAR, SERVER_V4_SECOND, SERVER_V6,
+    SERVER_V6_SECOND, Side,
 };
 
 /// A call from a host of the lab to an address; link-local ones are meant on eth0.
@@ -48,6 +48,13 @@ pub struct Delivery {
     pub rule: Rule,
 }
 
+impl Delivery {
+    /// To no socket at all.
+    pub fn to_nobody() -> Self {
+        Delivery { to: Vec::new(), rule: Rule::NobodyListens }
+    }
+}
+
 /// What a client feels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
@@ -57,17 +64,42 @@ pub struct Reach {
     pub rule: Rule,
 }
 
-/// Where a call arrives. What a host sends to itself is seen on the device that has the address, although it travels
-/// over lo (`ip_route_output_key_hash_rcu` and `ip6_rcv_core` say so); what comes over a cable is seen on the device
-/// at its end, whoever has the address.
-pub fn arrival(proto: Proto, dial: Dial) -> Packet {
-    let to = dial.to.to_canonical();
-    let (at, device) = match (dial.from, to) {
-        (from, to) if to.is_loopback() => (from, "lo"),
-        (Side::Server, IpAddr::V4(SERVER_V4_FAR)) => (Side::Server, "eth1"),
-        _ => (Side::Server, "eth0"),
+/// Where a call arrives; `None` for an address that neither host has. What a host sends to itself is seen on the
+/// device that has the address, although it travels over lo (`ip_route_output_key_hash_rcu` and `ip6_rcv_core` say
+/// so); what comes over a cable is seen on the device at its end, whoever has the address. A wildcard that is dialled
+/// means the loopback.
+pub fn arrival(proto: Proto, dial: Dial) -> Option<Packet> {
+    let to = match dial.to.to_canonical() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        to => to,
     };
-    Packet { proto, at, device, source: routed_source(dial.from, to), to }
+    let other = if dial.from == Side::Server { Side::Client } else { Side::Server };
+    let (at, device) = match (device_of(dial.from, to), device_of(other, to)) {
+        (Some(own), _) => (dial.from, own),
+        (None, Some(_)) => (other, "eth0"),
+        (None, None) => return None,
+    };
+    Some(Packet { proto, at, device, source: routed_source(dial.from, to), to })
+}
+
+/// The device of a host that has an address.
+pub fn device_of(host: Side, ip: IpAddr) -> Option<&'static str> {
+    let on_eth0: &[IpAddr] = match host {
+        Side::Server => &[
+            IpAddr::V4(SERVER_V4),
+            IpAddr::V4(SERVER_V4_SECOND),
+            IpAddr::V6(SERVER_V6),
+            IpAddr::V6(SERVER_V6_SECOND),
+            IpAddr::V6(SERVER_LINK_LOCAL),
+        ],
+        Side::Client => &[IpAddr::V4(CLIENT_V4), IpAddr::V6(CLIENT_V6), IpAddr::V6(CLIENT_LINK_LOCAL)],
+    };
+    match ip.to_canonical() {
+        ip if ip.is_loopback() => Some("lo"),
+        IpAddr::V4(SERVER_V4_FAR) if host == Side::Server => Some("eth1"),
+        ip => on_eth0.contains(&ip).then_some("eth0"),
+    }
 }
 
 /// The address from which a host sends to another if nobody says otherwise.
@@ -116,7 +148,7 @@ pub fn deliver(sockets: &[Binding], packet: &Packet) -> Delivery {
             }
         }
     }
-    let Some(best) = best else { return Delivery { to: Vec::new(), rule: Rule::NobodyListens } };
+    let Some(best) = best else { return Delivery::to_nobody() };
     let group: Vec<usize> = (0..sockets.len()).filter(|&one| is_one_group(&sockets[best], &sockets[one])).collect();
     if group.len() > 1 {
         return Delivery { to: group, rule: Rule::Spread };
@@ -162,8 +194,10 @@ fn is_one_group(one: &Binding, two: &Binding) -> bool {
 
 /// What a client feels that dials a server with one socket, which echoes.
 pub fn reach(socket: &Binding, dial: Dial) -> Reach {
-    let packet = arrival(socket.proto, dial);
     let refused = |rule| Reach { outcome: Outcome::Errno(Errno::ECONNREFUSED), rule };
+    let Some(packet) = arrival(socket.proto, dial) else {
+        return Reach { outcome: Outcome::Timeout, rule: Rule::NobodyHas };
+    };
     if packet.at != Side::Server {
         return refused(Rule::LoopbackStaysHome);
     }
@@ -197,7 +231,6 @@ fn why_not(socket: &Binding, packet: &Packet) -> Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::topology::SERVER_V4_SECOND;
 
     fn udp(ip: impl Into<IpAddr>) -> Binding {
         Binding::new(Proto::Udp, ip)
@@ -229,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_preferences_are_address_then_device_then_family() {
-        let packet = arrival(Proto::Udp, from_client(SERVER_V4));
+        let packet = arrival(Proto::Udp, from_client(SERVER_V4)).unwrap();
         let specific = udp(SERVER_V4);
         let any = udp(Ipv4Addr::UNSPECIFIED);
         let dual = udp(Ipv6Addr::UNSPECIFIED);

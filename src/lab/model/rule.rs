@@ -44,10 +44,16 @@ rules! {
     ListenerBlocks "listener-blocks" "SO_REUSEADDR on both is not enough beside a socket in LISTEN.";
     ListenChecksAgain "listen-checks-again" "listen() makes the same check as bind() once more, and now another socket listens.";
     MappedButV6Only "mapped-but-v6-only" "A v6-only socket cannot have an IPv4-mapped address.";
-    ReuseRemembered "reuse-remembered" "The port remembers that all its sockets were bound with SO_REUSEADDR; taking the option away later changes nothing.";
+    ReusePortRemembered "reuse-port-remembered" "TCP remembers that every socket of the port was bound with SO_REUSEPORT; taking the option away later changes nothing.";
     NotLocal "not-local" "The address is on no device of this host; IP_FREEBIND or ip_nonlocal_bind would allow it.";
     NonLocalAllowed "non-local-allowed" "IP_FREEBIND or ip_nonlocal_bind lets a socket bind an address that is not there yet.";
     NoSuchDevice "no-such-device" "No device of that name is on this host.";
+    AlreadyBound "already-bound" "A socket is bound once.";
+    CallSucceeds "nothing-against-it" "Nothing stands in the way of this call.";
+    NoListenOnUdp "no-listen-on-udp" "UDP has no connections to listen for.";
+    NothingWaits "nothing-waits" "Nothing has come that could be taken.";
+    SomethingWaits "something-waits" "Something has come and can be taken.";
+    NoSuchSetting "no-such-setting" "This network has no setting of that name.";
     ScopeNeeded "scope-needed" "A link-local address means nothing without its device.";
     PrivilegedPort "privileged-port" "Ports below ip_unprivileged_port_start need CAP_NET_BIND_SERVICE.";
     Mine "address-matches" "The socket is bound to the very address that was dialled.";
@@ -58,6 +64,7 @@ rules! {
     OtherAddress "other-address" "The socket is bound to another address.";
     OtherFamily "other-family" "The socket takes in no address of this family.";
     ArrivesElsewhere "arrives-on-other-device" "The packet arrives on another device than the one that the socket is bound to.";
+    NobodyHas "nobody-has-it" "Neither host has that address.";
     NobodyListens "nobody-listens" "No socket stands for that address and port.";
     BoundNotListening "bound-not-listening" "A TCP socket that is bound and not listening holds the port and answers nobody.";
     BoundBlocks "bound-blocks" "A TCP socket that is bound holds its port also without listening, and ss -ltn does not show it.";

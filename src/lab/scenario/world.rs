@@ -1,0 +1,251 @@
+//! The state of a case as the model sees it: which sockets there are, and what each step does to them.
+
+mod foresight;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::action::{Action, Bind, Target};
+use crate::lab::model::{Binding, Delivery, Dial, Packet, Proto, arrival, deliver};
+use crate::lab::outcome::Outcome;
+use crate::lab::socket::Flag;
+use crate::lab::topology::Side;
+
+/// What the model knows of a case.
+#[derive(Debug)]
+pub(super) struct World {
+    proto: Proto,
+    port: u16,
+    settings: HashMap<(Side, String), String>,
+    /// In the order in which the kernel meets them: TCP by listen, UDP by bind.
+    sockets: Vec<Known>,
+    /// What closed connections leave behind for a minute.
+    left: Vec<Place>,
+    next: usize,
+}
+
+/// A binding, at a port of a host.
+#[derive(Debug, Clone)]
+struct Place {
+    host: Side,
+    port: u16,
+    binding: Binding,
+    /// Whether it had `SO_REUSEPORT` when it was bound, which TCP remembers (`fastreuseport` of `inet_bind_bucket`).
+    bound_sharing: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    id: usize,
+    name: String,
+    at: Place,
+    role: Role,
+    /// How much it could receive.
+    inbox: u32,
+    /// Whether the other end of the connection has been closed.
+    peer_closed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Role {
+    Bound,
+    /// With the clients that wait, and what each one dialled.
+    Listening {
+        backlog: u32,
+        queue: Vec<(usize, IpAddr)>,
+    },
+    /// With the other end, once it is accepted.
+    Connected(Option<usize>),
+    /// A UDP socket with a fixed peer.
+    Fixed((IpAddr, u16)),
+}
+
+impl World {
+    pub(super) fn new(proto: Proto, port: u16) -> Self {
+        World { proto, port, settings: HashMap::new(), sockets: Vec::new(), left: Vec::new(), next: 0 }
+    }
+
+    /// Takes note of a step that ended like this.
+    pub(super) fn apply(&mut self, action: &Action, outcome: Option<&Outcome>) {
+        let went_well = matches!(outcome, Some(Outcome::Ok | Outcome::Connected | Outcome::Reply));
+        if !went_well {
+            return;
+        }
+        match action {
+            Action::Bind(bind) => self.bound(bind),
+            Action::Listen { socket, backlog } => self.listens(socket, *backlog),
+            Action::Connect { socket, from, to } => self.connected(socket.as_deref(), *from, to),
+            Action::Accept { socket, name } => self.accepted(socket, name),
+            Action::Send { socket, to, .. } => self.sent(socket, to.as_ref()),
+            Action::Receive { socket } => {
+                if let Some(known) = self.find_mut(socket) {
+                    known.inbox = known.inbox.saturating_sub(1);
+                }
+            }
+            Action::Set { socket, flags, device } => {
+                if let Some(known) = self.find_mut(socket) {
+                    for (flag, on) in flags {
+                        match flag {
+                            Flag::ReuseAddr => known.at.binding.reuse_addr = *on,
+                            Flag::ReusePort => known.at.binding.reuse_port = *on,
+                            Flag::V6Only => known.at.binding.v6_only = *on,
+                            Flag::Freebind => {}
+                        }
+                    }
+                    if device.is_some() {
+                        known.at.binding.device.clone_from(device);
+                    }
+                }
+            }
+            Action::Sysctl { host, name, value } => {
+                self.settings.insert((*host, name.clone()), value.clone());
+            }
+            Action::Close { socket, reset } => self.closed(socket, *reset),
+        }
+    }
+
+    fn bound(&mut self, bind: &Bind) {
+        self.sockets.retain(|known| known.name != bind.socket);
+        let at = self.place(bind);
+        self.add(&bind.socket, at, Role::Bound);
+    }
+
+    fn listens(&mut self, socket: &str, backlog: u32) {
+        let Some(place) = self.sockets.iter().position(|known| known.name == socket) else { return };
+        let mut known = self.sockets.remove(place);
+        known.at.binding.listening = true;
+        let queue = match known.role {
+            Role::Listening { queue, .. } => queue,
+            _ => Vec::new(),
+        };
+        known.role = Role::Listening { backlog, queue };
+        self.sockets.push(known);
+    }
+
+    fn connected(&mut self, socket: Option<&str>, from: Side, to: &Target) {
+        let dialled = (to.ip, to.port.unwrap_or(self.port));
+        let role = if self.proto == Proto::Tcp { Role::Connected(None) } else { Role::Fixed(dialled) };
+        let known = socket.and_then(|name| self.find_mut(name)).map(|known| {
+            known.role = role.clone();
+            known.id
+        });
+        let id = known.unwrap_or_else(|| {
+            let at = Place { host: from, port: 0, binding: Binding::new(self.proto, to.ip), bound_sharing: false };
+            self.add(socket.unwrap_or_default(), at, role)
+        });
+        if self.proto == Proto::Tcp
+            && let [listener] = self.delivered(from, to).to[..]
+            && let Role::Listening { queue, .. } = &mut self.sockets[listener].role
+        {
+            queue.push((id, to.ip.to_canonical()));
+        }
+    }
+
+    fn accepted(&mut self, socket: &str, name: &str) {
+        let Some(known) = self.find_mut(socket) else { return };
+        let Role::Listening { queue, .. } = &mut known.role else { return };
+        if queue.is_empty() {
+            return;
+        }
+        let (client, dialled) = queue.remove(0);
+        let mut at = known.at.clone();
+        at.binding.listening = false;
+        at.binding.ip = dialled;
+        let server = self.add(name, at, Role::Connected(Some(client)));
+        if let Some(client) = self.sockets.iter_mut().find(|known| known.id == client) {
+            client.role = Role::Connected(Some(server));
+        }
+    }
+
+    fn sent(&mut self, socket: &str, to: Option<&Target>) {
+        let Some(known) = self.find(socket).cloned() else { return };
+        let receiver = match (&known.role, to) {
+            (Role::Connected(peer), _) => peer.and_then(|id| self.sockets.iter().position(|one| one.id == id)),
+            (Role::Fixed((ip, port)), None) => {
+                let target = Target { ip: *ip, device: None, port: Some(*port) };
+                self.delivered(known.at.host, &target).to.first().copied()
+            }
+            (_, Some(to)) => self.delivered(known.at.host, to).to.first().copied(),
+            _ => None,
+        };
+        if let Some(place) = receiver {
+            self.sockets[place].inbox += 1;
+        }
+    }
+
+    fn closed(&mut self, socket: &str, reset: bool) {
+        let Some(place) = self.sockets.iter().position(|known| known.name == socket) else { return };
+        let known = self.sockets.remove(place);
+        if let Role::Connected(Some(peer)) = known.role {
+            // Who closes first keeps the port for a while, unless it is a reset.
+            if !known.peer_closed && !reset {
+                self.left.push(known.at.clone());
+            }
+            if let Some(peer) = self.sockets.iter_mut().find(|one| one.id == peer) {
+                peer.peer_closed = true;
+            }
+        }
+    }
+
+    fn add(&mut self, name: &str, at: Place, role: Role) -> usize {
+        self.next += 1;
+        let id = self.next;
+        self.sockets.push(Known { id, name: name.to_owned(), at, role, inbox: 0, peer_closed: false });
+        id
+    }
+
+    fn find(&self, name: &str) -> Option<&Known> {
+        self.sockets.iter().find(|known| known.name == name)
+    }
+
+    fn find_mut(&mut self, name: &str) -> Option<&mut Known> {
+        self.sockets.iter_mut().find(|known| known.name == name)
+    }
+
+    /// Everything else on the port of a host.
+    fn neighbours<'a>(&'a self, at: &'a Place, except: usize) -> impl Iterator<Item = &'a Binding> {
+        let here = |other: &Place| other.host == at.host && other.port == at.port;
+        let open = self.sockets.iter().filter(move |known| known.id != except).map(|known| &known.at);
+        open.chain(&self.left).filter(move |other| here(other)).map(|other| &other.binding)
+    }
+
+    fn place(&self, bind: &Bind) -> Place {
+        let v6_only = bind.v6_only.unwrap_or_else(|| {
+            self.setting(bind.host, "net.ipv6.bindv6only") == Some("1") && bind.ip.to_canonical().is_ipv6()
+        });
+        Place {
+            host: bind.host,
+            port: bind.port.unwrap_or(self.port),
+            bound_sharing: bind.reuse_port,
+            binding: Binding {
+                v6_only: v6_only && bind.ip.is_ipv6(),
+                device: bind.device.clone(),
+                ..Binding::new(self.proto, bind.ip).reusing(bind.reuse_addr, bind.reuse_port)
+            },
+        }
+    }
+
+    fn setting(&self, host: Side, name: &str) -> Option<&str> {
+        self.settings.get(&(host, name.to_owned())).map(String::as_str)
+    }
+
+    fn packet(&self, from: Side, to: &Target) -> Option<Packet> {
+        arrival(self.proto, Dial { from, to: to.ip })
+    }
+
+    /// To which of the sockets a call goes.
+    fn delivered(&self, from: Side, to: &Target) -> Delivery {
+        let Some(packet) = self.packet(from, to) else { return Delivery::to_nobody() };
+        let port = to.port.unwrap_or(self.port);
+        let is_server = |known: &Known| !matches!(known.role, Role::Connected(_) | Role::Fixed(_));
+        let here: Vec<usize> = (0..self.sockets.len())
+            .filter(|&place| {
+                let known = &self.sockets[place];
+                known.at.host == packet.at && known.at.port == port && is_server(known)
+            })
+            .collect();
+        let bindings: Vec<Binding> = here.iter().map(|&place| self.sockets[place].at.binding.clone()).collect();
+        let Delivery { to, rule } = deliver(&bindings, &packet);
+        Delivery { to: to.into_iter().map(|place| here[place]).collect(), rule }
+    }
+}

@@ -1,0 +1,199 @@
+//! What the model says of the next step.
+
+use nix::errno::Errno;
+
+use super::{Known, Place, Role, World};
+use crate::lab::model::{Binding, Decision, Proto, Rule, device_of, may_bind, may_listen, reply_source};
+use crate::lab::outcome::Outcome;
+use crate::lab::scenario::action::{Action, Bind, Target};
+use crate::lab::socket::Flag;
+use crate::lab::topology::Side;
+
+/// What the model says; `None` where it says nothing.
+type Foresight = (Option<Outcome>, Rule);
+
+/// The devices of either host.
+const DEVICES: [&str; 3] = ["lo", "eth0", "eth1"];
+/// The first port that everybody may bind, unless the sysctl says otherwise; see ip(7).
+const UNPRIVILEGED: u16 = 1024;
+
+impl World {
+    /// What the model says of a step.
+    pub(in crate::lab::scenario) fn predict(&self, action: &Action) -> Foresight {
+        match action {
+            Action::Bind(bind) => said(self.predict_bind(bind)),
+            Action::Listen { socket, .. } => {
+                self.find(socket).map_or(silent(), |known| said(self.predict_listen(known)))
+            }
+            Action::Connect { socket, from, to } => {
+                let host = socket.as_deref().and_then(|name| self.find(name)).map_or(*from, |known| known.at.host);
+                self.predict_connect(host, to)
+            }
+            Action::Accept { socket, .. } => match self.find(socket).map(|known| &known.role) {
+                Some(Role::Listening { queue, .. }) if queue.is_empty() => (Some(Outcome::Timeout), Rule::NothingWaits),
+                Some(Role::Listening { .. }) => (Some(Outcome::Ok), Rule::SomethingWaits),
+                Some(_) => failing(Errno::EINVAL, Rule::BoundNotListening),
+                None => silent(),
+            },
+            Action::Send { socket, to, .. } => match self.find(socket).map(|known| (&known.role, to)) {
+                Some((Role::Connected(_), _)) => (Some(Outcome::Ok), Rule::CallSucceeds),
+                Some((Role::Fixed(_), _) | (_, Some(_))) if self.proto == Proto::Udp => {
+                    (Some(Outcome::Ok), Rule::CallSucceeds)
+                }
+                _ => silent(),
+            },
+            Action::Receive { socket } => self.find(socket).map_or(silent(), Known::predict_receive),
+            Action::Set { socket, flags, .. } => match self.find(socket) {
+                Some(_) if flags.iter().any(|(flag, _)| *flag == Flag::V6Only) => {
+                    failing(Errno::EINVAL, Rule::AlreadyBound)
+                }
+                Some(_) => (Some(Outcome::Ok), Rule::CallSucceeds),
+                None => silent(),
+            },
+            Action::Sysctl { .. } => (Some(Outcome::Ok), Rule::Sysctl),
+            Action::Close { socket, .. } => match self.find(socket) {
+                Some(_) => (Some(Outcome::Ok), Rule::CallSucceeds),
+                None => silent(),
+            },
+        }
+    }
+
+    /// In the order in which the kernel looks: the device, the options, the address, the port, the others.
+    fn predict_bind(&self, bind: &Bind) -> Decision {
+        let at = self.place(bind);
+        let binding = &at.binding;
+        if binding.device.as_deref().is_some_and(|device| !DEVICES.contains(&device)) {
+            return Decision::refused(Errno::ENODEV, Rule::NoSuchDevice);
+        }
+        if self.find(&bind.socket).is_some() {
+            return Decision::refused(Errno::EINVAL, Rule::AlreadyBound);
+        }
+        if binding.is_link_local() && binding.device.is_none() {
+            return Decision::refused(Errno::EINVAL, Rule::ScopeNeeded);
+        }
+        if let refused @ Decision { result: Err(_), .. } = may_bind([], binding) {
+            return refused;
+        }
+        let is_local = self.is_local(&at);
+        if !is_local && !self.allows_non_local(bind) {
+            return Decision::refused(Errno::EADDRNOTAVAIL, Rule::NotLocal);
+        }
+        if !bind.privileged && at.port < self.unprivileged_port_start(at.host) {
+            return Decision::refused(Errno::EACCES, Rule::PrivilegedPort);
+        }
+        let decision = self.beside_others(&at);
+        if decision.result.is_ok() && !is_local {
+            return Decision::allowed(Rule::NonLocalAllowed);
+        }
+        decision
+    }
+
+    /// The sockets that are there, then what closed connections have left.
+    fn beside_others(&self, at: &Place) -> Decision {
+        let here = |other: &&Place| other.host == at.host && other.port == at.port;
+        let open: Vec<&Binding> =
+            self.sockets.iter().map(|known| &known.at).filter(here).map(|other| &other.binding).collect();
+        let left: Vec<&Binding> = self.left.iter().filter(here).map(|other| &other.binding).collect();
+        let decision = may_bind(open.iter().copied(), &at.binding);
+        let beside_left = may_bind(left.iter().copied(), &at.binding);
+        let mut open_here = self.sockets.iter().map(|known| &known.at).filter(here);
+        let is_remembered =
+            self.proto == Proto::Tcp && at.binding.reuse_port && open_here.all(|other| other.bound_sharing);
+        match (decision.result, beside_left.result, beside_left.rule) {
+            (Err(_), ..) if is_remembered => Decision::allowed(Rule::ReusePortRemembered),
+            (Err(_), ..) => decision,
+            (Ok(()), Err(errno), _) => Decision::refused(errno, Rule::TimeWait),
+            (Ok(()), Ok(()), Rule::BothReuseAddr | Rule::BothReusePort) => Decision::allowed(Rule::TimeWaitReused),
+            (Ok(()), Ok(()), _) => decision,
+        }
+    }
+
+    fn predict_listen(&self, known: &Known) -> Decision {
+        match &known.role {
+            _ if self.proto == Proto::Udp => Decision::refused(Errno::EOPNOTSUPP, Rule::NoListenOnUdp),
+            Role::Connected(_) => Decision::refused(Errno::EINVAL, Rule::AlreadyBound),
+            _ => may_listen(self.neighbours(&known.at, known.id), &known.at.binding),
+        }
+    }
+
+    fn predict_connect(&self, from: Side, to: &Target) -> Foresight {
+        let Some(packet) = self.packet(from, to) else { return silent() };
+        let delivery = self.delivered(from, to);
+        let Some(&place) = delivery.to.first() else {
+            let is_home = packet.to.is_loopback() && packet.at == Side::Client;
+            let rule = if is_home { Rule::LoopbackStaysHome } else { self.why_nobody(to) };
+            return failing(Errno::ECONNREFUSED, rule);
+        };
+        let server = &self.sockets[place];
+        match &server.role {
+            Role::Listening { .. } if delivery.to.len() > 1 => (Some(Outcome::Connected), delivery.rule),
+            Role::Listening { backlog, queue } => {
+                let most =
+                    self.setting(packet.at, "net.core.somaxconn").and_then(|text| text.parse().ok()).unwrap_or(4096);
+                if queue.len() as u64 > u64::from((*backlog).min(most)) {
+                    (Some(Outcome::Timeout), Rule::BacklogFull)
+                } else {
+                    (Some(Outcome::Connected), delivery.rule)
+                }
+            }
+            _ if reply_source(&server.at.binding, &packet) == packet.to => (Some(Outcome::Reply), delivery.rule),
+            _ => (Some(Outcome::ReplyLost), Rule::ReplyFromOtherAddress),
+        }
+    }
+
+    /// A socket that is bound and does not listen is worth a word.
+    fn why_nobody(&self, to: &Target) -> Rule {
+        let port = to.port.unwrap_or(self.port);
+        let is_bound = |known: &Known| {
+            known.role == Role::Bound && known.at.port == port && known.at.binding.covers(to.ip.to_canonical())
+        };
+        match self.proto {
+            Proto::Tcp if self.sockets.iter().any(is_bound) => Rule::BoundNotListening,
+            _ => Rule::NobodyListens,
+        }
+    }
+
+    fn is_local(&self, at: &Place) -> bool {
+        let binding = &at.binding;
+        if binding.is_wildcard() {
+            return true;
+        }
+        match device_of(at.host, binding.ip) {
+            // IPv6 asks for the address on that very device, IPv4 on any.
+            Some(has_it) if binding.v6().is_some() => binding.device.as_deref().is_none_or(|device| device == has_it),
+            has_it => has_it.is_some(),
+        }
+    }
+
+    fn allows_non_local(&self, bind: &Bind) -> bool {
+        let name = if bind.ip.is_ipv4() { "net.ipv4.ip_nonlocal_bind" } else { "net.ipv6.ip_nonlocal_bind" };
+        bind.freebind || self.setting(bind.host, name) == Some("1")
+    }
+
+    fn unprivileged_port_start(&self, host: Side) -> u16 {
+        let set = self.setting(host, "net.ipv4.ip_unprivileged_port_start");
+        set.and_then(|text| text.parse().ok()).unwrap_or(UNPRIVILEGED)
+    }
+}
+
+impl Known {
+    fn predict_receive(&self) -> Foresight {
+        match (&self.role, self.inbox, self.peer_closed) {
+            (Role::Listening { .. }, ..) => failing(Errno::ENOTCONN, Rule::NothingWaits),
+            (_, 0, false) => (Some(Outcome::Timeout), Rule::NothingWaits),
+            _ => (Some(Outcome::Ok), Rule::SomethingWaits),
+        }
+    }
+}
+
+fn said(decision: Decision) -> Foresight {
+    (Some(decision.result.into()), decision.rule)
+}
+
+fn failing(errno: Errno, rule: Rule) -> Foresight {
+    (Some(Outcome::Errno(errno)), rule)
+}
+
+fn silent() -> Foresight {
+    (None, Rule::Unmodelled)
+}
