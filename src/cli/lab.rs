@@ -77,7 +77,7 @@ fn run_experiments(args: &Args) -> Outcome {
         [one] if args.experiment != ALL => report::as_json(one),
         all => report::all_as_json(all),
     };
-    show(args, &reports, object, failure)
+    show(args, &reports, &object, failure)
 }
 
 fn run_file(args: &Args, file: &Path) -> Outcome {
@@ -101,14 +101,14 @@ fn run_file(args: &Args, file: &Path) -> Outcome {
     let failure = (!result.as_expected()).then(|| {
         Failure::new(Verdict::Failed, format!("{} steps came out otherwise than expected", result.unexpected()))
     });
-    show(args, &[result.as_report()], result.as_json(), failure)
+    show(args, &[result.as_report()], &result.as_json(), failure)
 }
 
 fn read(file: &Path) -> io::Result<String> {
     if file == Path::new("-") { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(file) }
 }
 
-fn show(args: &Args, reports: &[Report], object: Value, failure: Option<Failure>) -> Outcome {
+fn show(args: &Args, reports: &[Report], object: &Value, failure: Option<Failure>) -> Outcome {
     if args.form.json {
         return show_json(object, failure);
     }
@@ -125,8 +125,8 @@ fn as_words(args: &Args, reports: &[Report]) -> String {
 }
 
 /// A failure is one object as well, with everything in it that success has.
-fn show_json(object: Value, failure: Option<Failure>) -> Outcome {
-    let Some(mut failure) = failure else { return output::print_json(&object) };
+fn show_json(object: &Value, failure: Option<Failure>) -> Outcome {
+    let Some(mut failure) = failure else { return output::print_json(object) };
     for (name, value) in object.as_object().into_iter().flatten() {
         failure = failure.with_fact(name, value);
     }

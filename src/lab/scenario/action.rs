@@ -21,6 +21,7 @@ pub(super) enum Action {
 
 /// A socket to be made and bound.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are options of a socket, independent of each other")]
 pub(super) struct Bind {
     pub(super) socket: String,
     pub(super) host: Side,

@@ -230,10 +230,11 @@ impl StepText {
             ("reuse-port", self.reuse_port),
             ("freebind", self.freebind),
         ];
-        words.extend(flags.into_iter().filter_map(|(name, flag)| match flag? {
-            true => Some(name.to_owned()),
-            false => Some(format!("no-{name}")),
-        }));
+        words.extend(
+            flags
+                .into_iter()
+                .filter_map(|(name, flag)| flag.map(|on| if on { name.to_owned() } else { format!("no-{name}") })),
+        );
         words.extend(self.port.map(|port| format!("port {port}")));
         words.extend(self.device.as_ref().map(|device| format!("on {device}")));
         words.extend(self.backlog.map(|backlog| backlog.to_string()));

@@ -74,7 +74,7 @@ impl World {
         if let refused @ Decision { result: Err(_), .. } = may_bind([], binding) {
             return refused;
         }
-        let is_local = self.is_local(&at);
+        let is_local = is_local(&at);
         if !is_local && !self.allows_non_local(bind) {
             return Decision::refused(Errno::EADDRNOTAVAIL, Rule::NotLocal);
         }
@@ -153,18 +153,6 @@ impl World {
         }
     }
 
-    fn is_local(&self, at: &Place) -> bool {
-        let binding = &at.binding;
-        if binding.is_wildcard() {
-            return true;
-        }
-        match device_of(at.host, binding.ip) {
-            // IPv6 asks for the address on that very device, IPv4 on any.
-            Some(has_it) if binding.v6().is_some() => binding.device.as_deref().is_none_or(|device| device == has_it),
-            has_it => has_it.is_some(),
-        }
-    }
-
     fn allows_non_local(&self, bind: &Bind) -> bool {
         let name = if bind.ip.is_ipv4() { "net.ipv4.ip_nonlocal_bind" } else { "net.ipv6.ip_nonlocal_bind" };
         bind.freebind || self.setting(bind.host, name) == Some("1")
@@ -173,6 +161,18 @@ impl World {
     fn unprivileged_port_start(&self, host: Side) -> u16 {
         let set = self.setting(host, "net.ipv4.ip_unprivileged_port_start");
         set.and_then(|text| text.parse().ok()).unwrap_or(UNPRIVILEGED)
+    }
+}
+
+fn is_local(at: &Place) -> bool {
+    let binding = &at.binding;
+    if binding.is_wildcard() {
+        return true;
+    }
+    match device_of(at.host, binding.ip) {
+        // IPv6 asks for the address on that very device, IPv4 on any.
+        Some(has_it) if binding.v6().is_some() => binding.device.as_deref().is_none_or(|device| device == has_it),
+        has_it => has_it.is_some(),
     }
 }
 
