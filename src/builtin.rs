@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use socket2::Type;
+
 use crate::faults::{self, Faults};
 use crate::framings::crlf::Crlf;
 use crate::framings::length::{Length, Prefix};
@@ -27,8 +29,9 @@ use crate::layers::faults::FaultLayer;
 use crate::options::Options;
 use crate::registry::{Item, NameTaken, NoOptions, Registry};
 use crate::transports::memory::{self, Memory, Network};
-use crate::transports::socket::SocketOptions;
 use crate::transports::socket::unix::UnixOptions;
+use crate::transports::socket::{SocketOptions, Wanted};
+use crate::transports::stdio::Stdio;
 use crate::transports::tcp::{self, Tcp};
 use crate::transports::udp::{self, Udp};
 use crate::transports::unix::{self, Unix};
@@ -58,6 +61,11 @@ fn fill_transports(registry: &mut Registry) -> Result<(), NameTaken> {
         move |options: Options| Ok(Arc::new(Memory::new(network.clone(), options)?)),
     )?;
     registry.add_transport(
+        Item::new("stdio", "one conversation on standard input and output, or the socket that inetd left there")
+            .with_address(""),
+        |_: NoOptions| Ok(Arc::new(standard_input_and_output())),
+    )?;
+    registry.add_transport(
         Item::new("tcp", "a stream of bytes between two IP addresses").with_options(tcp::OPTIONS),
         |options: SocketOptions| Ok(Arc::new(Tcp::new(options))),
     )?;
@@ -72,7 +80,9 @@ fn fill_transports(registry: &mut Registry) -> Result<(), NameTaken> {
         |options: UnixOptions| Ok(Arc::new(Unix::new(options))),
     )?;
     registry.add_transport(
-        Item::new("unixgram", "datagrams between processes: a path or @name").with_options(unixgram::OPTIONS),
+        Item::new("unixgram", "datagrams between processes: a path or @name")
+            .with_address("")
+            .with_options(unixgram::OPTIONS),
         |options: UnixOptions| Ok(Arc::new(Unixgram::new(options))),
     )?;
     registry.add_transport(
@@ -90,6 +100,16 @@ fn fill_layers(registry: &mut Registry) -> Result<(), NameTaken> {
         |faults: Faults| Ok(Arc::new(FaultLayer::new(faults))),
     )?;
     Ok(())
+}
+
+/// With the transports that serve what inetd(8) passes as standard input in its `wait` mode.
+fn standard_input_and_output() -> Stdio {
+    Stdio::new()
+        .with(Wanted::ip(Type::STREAM), "tcp", Arc::new(Tcp::default()))
+        .with(Wanted::ip(Type::DGRAM), "udp", Arc::new(Udp::default()))
+        .with(Wanted::unix(Type::STREAM), "unix", Arc::new(Unix::default()))
+        .with(Wanted::unix(Type::DGRAM), "unixgram", Arc::new(Unixgram::default()))
+        .with(Wanted::unix(Type::SEQPACKET), "unixpacket", Arc::new(UnixPacket::default()))
 }
 
 fn fill_framings(registry: &mut Registry) -> Result<(), NameTaken> {

@@ -4,6 +4,7 @@ mod arena;
 pub mod memory;
 mod outgoing;
 pub mod socket;
+pub mod stdio;
 pub mod tcp;
 pub mod udp;
 pub mod unix;

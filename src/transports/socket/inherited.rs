@@ -7,10 +7,11 @@
 use std::env;
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::FailedStep;
 use crate::escape::Escaped;
@@ -81,7 +82,8 @@ pub struct Nature {
 
 impl Nature {
     /// Asks the kernel.
-    pub fn of(socket: &Socket) -> Result<Self, FailedStep> {
+    pub fn of(socket: &impl AsFd) -> Result<Self, FailedStep> {
+        let socket = SockRef::from(socket);
         let failed =
             |option: &'static str| move |error: io::Error| FailedStep::new(format!("getsockopt({option})"), error);
         Ok(Nature {
@@ -91,7 +93,8 @@ impl Nature {
         })
     }
 
-    fn is(self, wanted: Wanted) -> bool {
+    /// Whether it can be taken where that is wanted.
+    pub fn is(self, wanted: Wanted) -> bool {
         wanted.families.contains(&self.domain)
             && wanted.kind == self.kind
             && (self.listening || self.kind == Type::DGRAM)

@@ -38,3 +38,41 @@ pub fn address(told: Option<SocketAddrAny>) -> Address {
         Address::Unnamed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    fn unix() -> Socket {
+        Socket::new(Domain::UNIX, Type::STREAM, None).unwrap()
+    }
+
+    #[test]
+    fn unix_sockets_have_a_path_an_abstract_name_or_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let by_path = unix();
+        by_path.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        assert_eq!(local(&by_path).unwrap(), Address::UnixPath(Arc::from(path.as_path())));
+        let abstract_name = format!("greetd-test-{}-names", std::process::id());
+        let by_name = unix();
+        by_name.bind(&SockAddr::unix(format!("\0{abstract_name}")).unwrap()).unwrap();
+        assert_eq!(local(&by_name).unwrap(), Address::UnixAbstract(Arc::from(abstract_name.as_bytes())));
+        assert_eq!(local(unix()).unwrap(), Address::Unnamed);
+
+        by_path.listen(1).unwrap();
+        let caller = unix();
+        caller.connect(&SockAddr::unix(&path).unwrap()).unwrap();
+        assert_eq!(remote(&caller).unwrap(), Address::UnixPath(Arc::from(path.as_path())));
+        let (accepted, told) = rustix::net::acceptfrom(&by_path).unwrap();
+        assert_eq!(address(told), Address::Unnamed);
+        assert_eq!(remote(&accepted).unwrap(), Address::Unnamed);
+    }
+
+    #[test]
+    fn ip_sockets_have_an_address_and_a_port() {
+        let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        assert_eq!(local(&socket).unwrap(), Address::Ip(socket.local_addr().unwrap()));
+    }
+}

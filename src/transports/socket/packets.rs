@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -17,24 +17,22 @@ use super::reactor::register;
 use crate::error::{Error, Result};
 use crate::framing;
 use crate::link::MessageStream;
+use crate::transports::arena::Arena;
 use crate::transports::outgoing::Outgoing;
 
 /// The largest message in bytes: what fits into the send buffer that Linux gives a socket (net.core.wmem_default, of
 /// which it needs 32 bytes itself).
 pub const LARGEST_PACKET: usize = 212_992 - 32;
 
-/// What is received is copied out of the thread's large buffer into a piece of memory that many small messages share;
-/// small enough that a message which is kept for long keeps little else in memory.
-const ARENA_SIZE: usize = 16 * 1024;
-
 thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers::default());
 }
 
+/// What the kernel writes into, and where it is kept. They belong to the thread: an idle stream has no memory.
 #[derive(Default)]
 struct Buffers {
     incoming: Vec<u8>,
-    arena: BytesMut,
+    arena: Arena,
 }
 
 /// Messages over a connected socket.
@@ -113,11 +111,7 @@ fn receive(socket: &OwnedFd) -> Result<Option<Bytes>> {
         if size == 0 && is_at_end(socket)? {
             return Ok(None);
         }
-        if arena.capacity() < size {
-            arena.reserve(size.max(ARENA_SIZE));
-        }
-        arena.extend_from_slice(&incoming[..size]);
-        Ok(Some(arena.split().freeze()))
+        Ok(Some(arena.keep(&incoming[..size])))
     })
 }
 
