@@ -394,6 +394,22 @@ async fn forward() {
     }
 }
 
+#[tokio::test]
+async fn a_relay_to_itself_calls_itself_not_even_once() {
+    for endpoint in ["unix://@greetd-golden-self-PID", "memory://golden-self?kind=messages"] {
+        let registry = Registry::builtin();
+        let endpoint = parse(endpoint);
+        let to = endpoint.to_string().replace('&', "%26");
+        let service = registry.service(&endpoint, &format!("forward?to={to}")).unwrap();
+        let running = Server::new().serve(service).bind().await.unwrap().start();
+        let mut session = registry.dialler(&endpoint).unwrap().dial().await.unwrap();
+        assert!(session.recv().await.unwrap().is_none());
+        assert_eq!(running.counters().total("session.opened"), 1);
+        drop(session);
+        assert_eq!(running.drain(PATIENCE).await.cut, 0);
+    }
+}
+
 /// Needs the real thing: what is said to a peer that left must not keep it in the room.
 #[tokio::test]
 async fn a_member_on_datagrams_that_fell_silent_leaves_though_the_room_goes_on() {

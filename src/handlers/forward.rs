@@ -16,20 +16,23 @@
 //! - Messages are relayed as they are. Give both sides the same framing, or none.
 //!
 //! # What it refuses
-//! To relay to itself: a target that answers from the very address that the peer called. Through another relay it
-//! cannot know, and the limits end the circle.
+//! To relay to itself: a target at the very address that the peer called. It looks before it calls, since each call
+//! would be the peer of the next. Of a target that is given by name it knows the address once it has called. Through
+//! another relay it cannot know, and the limits end the circle.
 
 mod direction;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
-use crate::endpoint::Endpoint;
+use crate::address::Address;
+use crate::endpoint::{Authority, Endpoint};
 use crate::error::{Error, Result};
 use crate::handler::Handler;
 use crate::link::Peer;
@@ -63,6 +66,8 @@ pub const OPTIONS: &[OptionDoc] = &[OptionDoc {
 /// Relays each conversation to an endpoint.
 pub struct Forward {
     target: Dialler,
+    /// Where the target is: as it is written, or as it was last found.
+    place: Mutex<Option<Address>>,
 }
 
 impl Forward {
@@ -74,7 +79,14 @@ impl Forward {
         })?;
         let endpoint: Endpoint = to.parse().map_err(|error: crate::EndpointError| wrong(&error.to_string()))?;
         let target = registry.dialler(&endpoint).map_err(|error| wrong(&error.to_string()))?;
-        Ok(Forward { target })
+        let place = match endpoint.authority {
+            Authority::Ip { ip, port, .. } => Some(Address::Ip((ip, port).into())),
+            Authority::Path(path) => Some(Address::UnixPath(path.into())),
+            Authority::Abstract(name) => Some(Address::UnixAbstract(name.into_bytes().into())),
+            Authority::Name(name) => Some(Address::named(name)),
+            _ => None,
+        };
+        Ok(Forward { target, place: Mutex::new(place) })
     }
 
     async fn call(&self) -> Result<Session> {
@@ -93,16 +105,39 @@ impl Forward {
 #[async_trait]
 impl Handler for Forward {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        let mut target = self.call().await?;
-        if is_same_end(session.peer(), target.peer()) {
-            let endpoint = self.target.endpoint().brief();
-            return Err(Error::handler(format!("{endpoint} is this very listener: it would relay to itself")));
+        let place = self.place().clone();
+        if let Some(place) = place {
+            self.refuse_itself(session.peer(), &place)?;
         }
+        let mut target = self.call().await?;
+        self.place().replace(target.peer().remote.clone());
+        self.refuse_itself(session.peer(), &target.peer().remote)?;
         self.relay(session, &mut target).await
     }
 }
 
 impl Forward {
+    fn place(&self) -> MutexGuard<'_, Option<Address>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An error where the target is at the address that the peer called, over the same transport.
+    fn refuse_itself(&self, near: &Peer, target: &Address) -> Result<()> {
+        let same_transport = near.route.scheme.rsplit('+').next() == Some(self.target.endpoint().transport());
+        let same_address = match (near.local.ip(), target.ip()) {
+            // An IPv4 address is the same on an IPv6 socket.
+            (Some(called), Some(ip)) => {
+                called.port() == ip.port() && near.local.canonical_ip() == target.canonical_ip()
+            }
+            _ => near.local == *target && near.local != Address::Unnamed,
+        };
+        if same_transport && same_address {
+            let endpoint = self.target.endpoint().brief();
+            return Err(Error::handler(format!("{endpoint} is this very listener: it would relay to itself")));
+        }
+        Ok(())
+    }
+
     async fn relay(&self, near: &mut Session, far: &mut Session) -> Result<()> {
         let (near_way, far_way) = (near.peer().route.capabilities, far.peer().route.capabilities);
         let limits = self.target.limits();
@@ -124,19 +159,5 @@ impl Forward {
                 () = sleep(silence), if one_ended => return Ok(()),
             }
         }
-    }
-}
-
-/// Whether the target is reached at the address that the peer called, over the same transport.
-fn is_same_end(near: &Peer, far: &Peer) -> bool {
-    let transport = |peer: &Peer| peer.route.scheme.rsplit('+').next().map(str::to_owned);
-    if transport(near) != transport(far) {
-        return false;
-    }
-    match (near.local.ip(), far.remote.ip()) {
-        (Some(called), Some(target)) => {
-            called.port() == target.port() && near.local.canonical_ip() == far.remote.canonical_ip()
-        }
-        _ => near.local == far.remote && near.local != crate::Address::Unnamed,
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::{Forward, OPTIONS, Settings};
 use crate::address::Address;
 use crate::endpoint::Endpoint;
+use crate::handler::Handler;
 use crate::handlers::echo::Echo;
 use crate::handlers::rehearsal::{Rehearsal, Stage, links, serve, session};
 use crate::link::{Capabilities, Link};
@@ -256,9 +257,11 @@ async fn a_call_that_fails_or_hangs_ends_the_session_with_its_reason() {
     }
 }
 
+const ITSELF: &str = "is this very listener: it would relay to itself";
+
 #[tokio::test]
-async fn a_relay_to_the_address_that_was_called_is_refused() {
-    let itself = |address: &str| Address::Ip(address.parse().unwrap());
+async fn a_relay_that_finds_itself_behind_a_name_refuses_and_does_not_call_again() {
+    let address = |text: &str| Address::Ip(text.parse().unwrap());
     for (remote, scheme, is_refused) in [
         ("127.0.0.1:8080", "tcp", true),
         ("[::ffff:127.0.0.1]:8080", "tcp", true),
@@ -266,16 +269,40 @@ async fn a_relay_to_the_address_that_was_called_is_refused() {
         ("127.0.0.2:8080", "tcp", false),
         ("127.0.0.1:8080", "udp", false),
     ] {
-        let behind = Behind { remote: itself(remote), ..Behind::over(Stage::Raw) };
+        let behind = Behind { links: 2, remote: address(remote), ..Behind::over(Stage::Raw) };
         let (forward, mut targets) = behind.build("", scheme);
-        let mut peer = Rehearsal::of(forward, Stage::Raw);
-        if is_refused {
-            let error = peer.ends().await.unwrap_err().to_string();
-            assert_eq!(error, "tcp://behind is this very listener: it would relay to itself");
-        } else {
-            peer.says("through").await;
-            assert_eq!(hears(&mut targets[0]).await, "through");
+        let forward: Arc<dyn Handler> = Arc::new(forward);
+        for call in 0..2 {
+            let mut peer = Rehearsal::from(forward.clone(), Stage::Raw, LOOPBACK);
+            if is_refused {
+                let error = peer.ends().await.unwrap_err().to_string();
+                assert_eq!(error, format!("tcp://behind {ITSELF}"));
+            } else {
+                peer.says("through").await;
+                assert_eq!(hears(&mut targets[call]).await, "through");
+            }
         }
+        if is_refused {
+            assert_eq!(hears(&mut targets[0]).await, "the end");
+            drop(forward);
+            // The second link was never called for, and went with the transport.
+            assert_eq!(hears(&mut targets[1]).await, "the end");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_relay_to_the_address_that_was_called_is_refused_before_it_calls() {
+    // Nobody listens there: whoever calls hears of it.
+    for (to, is_refused) in
+        [("tcp://127.0.0.1:8080", true), ("tcp://[::ffff:127.0.0.1]:8080", true), ("udp://127.0.0.1:8080", false)]
+    {
+        let settings = Settings { to: Some(to.to_owned()) };
+        let forward = Forward::new(&settings, &Registry::builtin()).unwrap();
+        let (_client, near) = crate::handlers::rehearsal::sessions(Stage::Raw, LOOPBACK);
+        let place = forward.place().clone().unwrap();
+        let refused = forward.refuse_itself(near.peer(), &place);
+        assert_eq!(refused.err().map(|error| error.to_string()), is_refused.then(|| format!("{to} {ITSELF}")));
     }
 }
 
