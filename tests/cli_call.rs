@@ -195,6 +195,15 @@ fn no_reply_is_a_timeout_over_both_tcp_and_udp() {
 }
 
 #[test]
+fn the_time_that_there_is_holds_for_a_server_that_never_pauses_too() {
+    let (_daemon, endpoint) = serving(&["-b", "127.0.0.1:0", "-H", "chargen"]);
+    let (code, stdout, stderr) = bytes_of(b"", &["call", "--timeout", "300ms", &endpoint, "x"]);
+    assert_eq!(code, 11, "{stderr}");
+    assert!(stderr.starts_with("timeout: ") && stderr.contains("it was not over within 300ms"), "{stderr}");
+    assert!(!stdout.is_empty());
+}
+
+#[test]
 fn a_server_that_ends_too_early_or_breaks_the_framing_is_unexpected() {
     let endpoint = once(drop);
     let ran = greetd(&["call", &endpoint, "Genji"]);

@@ -107,7 +107,7 @@ fn sessions_that_will_not_end_are_cut_at_the_deadline_and_that_is_a_failure() {
     let ended = daemon.stop();
     assert_eq!(ended.code, 1, "{ended:?}");
     let last = ended.stderr.lines().last().unwrap();
-    assert_eq!(last, "failed: 1 sessions had to be cut at the end of the drain; 0 had ended by themselves");
+    assert_eq!(last, "failed: 1 session had to be cut at the end of the drain; 0 had ended by themselves");
 }
 
 #[test]
@@ -254,6 +254,16 @@ fn connections_that_outlive_their_listener_are_counted() {
     assert_eq!(ran.code, 15, "{ran:?}");
     let cause = ran.stderr.lines().nth(1).unwrap();
     assert_eq!(cause, "  1 connection has the port, of a listener that is no more: 1 time-wait");
+}
+
+#[test]
+fn listeners_of_one_command_that_are_in_each_others_way_are_named() {
+    // An address of its own: nobody else takes the port in between.
+    let free = TcpListener::bind("127.77.0.1:0").unwrap().local_addr().unwrap();
+    let (one, other) = (format!("tcp://{free}"), format!("tcp://{free}=echo"));
+    let ran = greetd(&["-l", &one, "-l", &other]);
+    assert_eq!((ran.code, ran.verdict()), (15, "in-use"), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("another listener of this command has it: {one}\n")), "{ran:?}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::causes::{broken, dial_failed, unanswered};
+use super::causes::{as_json, broken, dial_failed, unanswered};
 use super::failure::{Failure, Outcome};
 use super::{log, output, workers};
 use crate::address::Address;
@@ -93,7 +93,7 @@ async fn call(args: Args, dialler: &Dialler) -> Outcome {
     let placed = |failure: Failure| failure.with_fact("endpoint", dialler.endpoint().to_string());
     let mut session = dial(dialler, limit.unwrap_or(PATIENCE)).await.map_err(placed)?;
     let connected = began.elapsed();
-    let Parties { mut source, mut replies, manners } = Parties::of(args, manners)?;
+    let Parties { mut source, mut replies, manners } = Parties::of(args, manners);
     let ended = converse(&mut session, &mut source, replies.as_mut(), &manners).await;
     match ended {
         Ok(()) if json => {
@@ -124,21 +124,25 @@ struct Parties {
 }
 
 impl Parties {
-    fn of(args: Args, manners: Manners) -> Result<Self, Failure> {
+    fn of(args: Args, manners: Manners) -> Self {
         let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal() && !args.json;
         if args.messages.is_empty() && on_terminal {
             log::release();
-            let (source, replies) = terminal::open().map_err(|error| Failure::new(Verdict::Failed, error))?;
-            return Ok(Parties { source, replies: Box::new(replies), manners: manners.at_leisure() });
+            match terminal::open() {
+                Ok((source, replies)) => {
+                    return Parties { source, replies: Box::new(replies), manners: manners.at_leisure() };
+                }
+                Err(error) => tracing::warn!(error, "lines are read as they are"),
+            }
         }
         let replies: Box<dyn Replies> =
             if args.json { Box::new(Recorded::default()) } else { Box::new(Written::to_stdout()) };
-        Ok(if args.messages.is_empty() {
+        if args.messages.is_empty() {
             Parties { source: Source::stdin(), replies, manners: manners.waiting_at_most(REPLY_PATIENCE) }
         } else {
             let messages = args.messages.into_iter().map(OsString::into_vec);
             Parties { source: Source::given(messages), replies, manners }
-        })
+        }
     }
 }
 
@@ -151,6 +155,8 @@ async fn dial(dialler: &Dialler, patience: Duration) -> Result<Session, Failure>
     let tried = tried(endpoint).await;
     let what = format!("no answer from {} within {}", tried.join(" and "), Period(patience));
     let first = tried.first().and_then(|address| address.parse().ok()).map(Address::Ip);
+    let silent = |address: &String| as_json(&format!("connect({address})"), &io::ErrorKind::TimedOut.into());
+    let tried: Vec<_> = tried.iter().map(silent).collect();
     Err(unanswered(&what, endpoint, first.as_ref()).with_fact("tried", tried))
 }
 
@@ -169,10 +175,10 @@ fn explain(broke: Broken, endpoint: &Endpoint, remote: &Address, limit: Option<D
     let within = limit.map_or(Period(REPLY_PATIENCE), Period);
     match broke {
         Broken::Link(error) => broken(&error, endpoint, remote),
-        Broken::NoReply { to: Some(message) } => {
-            unanswered(&format!("no reply to `{}` within {within}", Escaped::new(&message)), endpoint, Some(remote))
+        Broken::NoReply { to } => {
+            unanswered(&format!("no reply to `{}` within {within}", Escaped::new(&to)), endpoint, Some(remote))
         }
-        Broken::NoReply { to: None } => unanswered(&format!("nothing came within {within}"), endpoint, Some(remote)),
+        Broken::OutOfTime => unanswered(&format!("it was not over within {within}"), endpoint, Some(remote)),
         Broken::Closed { unsent } => Failure::new(
             Verdict::Unexpected,
             format!(

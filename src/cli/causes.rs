@@ -15,6 +15,10 @@ use crate::machine::{Holder, UnixHolder};
 pub(super) use binding::bind_failed;
 pub(super) use calling::{broken, dial_failed, unanswered};
 
+/// What to do about a name without an address.
+const NAMES: &str =
+    "write an address in its place; names come from /etc/hosts and from the servers in /etc/resolv.conf";
+
 /// The protocol whose ports an endpoint uses, where it is one that the kernel keeps a table of.
 fn protocol(endpoint: &Endpoint) -> Option<Protocol> {
     match endpoint.transport() {
@@ -79,8 +83,8 @@ fn interfaces() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// An error of the system, as JSON.
-fn as_json(call: &str, error: &std::io::Error) -> serde_json::Value {
+/// A step that failed, as JSON.
+pub(super) fn as_json(call: &str, error: &std::io::Error) -> serde_json::Value {
     let errno = error.raw_os_error().map(|number| format!("{:?}", nix::errno::Errno::from_raw(number)));
     json!({ "call": call, "error": crate::error::named(error).to_string(), "errno": errno })
 }

@@ -17,7 +17,6 @@ use crate::options::{Options, Period};
 use crate::registry::Registry;
 use crate::server::{Drained, Server};
 use crate::service::Service;
-use crate::transport::BindError;
 use crate::verdict::Verdict;
 
 /// Serve a handler over a transport until told to stop (the default command)
@@ -95,12 +94,8 @@ async fn serve(args: &Args, services: Vec<Service>, workers: &Workers) -> Outcom
         .map_err(|error| Failure::new(Verdict::Failed, format!("failed to listen for signals: {}", named(&error))))?;
     let endpoints: Vec<_> = services.iter().map(|service| service.endpoint.clone()).collect();
     let server = services.into_iter().fold(Server::new(), Server::serve).workers(workers.handles());
-    let explained = |error: BindError| match endpoints.iter().find(|endpoint| endpoint.brief() == error.endpoint) {
-        Some(endpoint) => bind_failed(&error, endpoint),
-        None => Failure::new(Verdict::of_bind(&error.source), error.to_string()),
-    };
     let bound = tokio::select! {
-        bound = server.bind() => bound.map_err(explained)?,
+        bound = server.bind() => bound.map_err(|error| bind_failed(&error, &endpoints))?,
         // A name that is still being looked up must not hold anybody up.
         _ = signals.stop() => return Ok(()),
     };
@@ -125,7 +120,10 @@ fn ended(drained: Drained, json: bool) -> Outcome {
         Drained { cut: 0, .. } => Failure::new(Verdict::Failed, "a listener was given up; the log says why"),
         Drained { cut, finished, .. } => Failure::new(
             Verdict::Failed,
-            format!("{cut} sessions had to be cut at the end of the drain; {finished} had ended by themselves"),
+            format!(
+                "{cut} session{} had to be cut at the end of the drain; {finished} had ended by themselves",
+                if cut == 1 { "" } else { "s" }
+            ),
         ),
     };
     // The one object that was asked for is printed already.

@@ -3,7 +3,6 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
-use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
@@ -42,16 +41,17 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// The threads beside the main one. They end when this is dropped.
+/// The threads beside the main one. They are told to end when this is dropped; one that is stuck in a handler holds
+/// nobody up.
 pub(super) struct Workers {
-    threads: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
+    stops: Vec<oneshot::Sender<()>>,
     handles: Vec<Handle>,
 }
 
 impl Workers {
     /// Starts them; `main` is the runtime of the main thread, which takes its share of the sessions.
     pub(super) fn start(count: Count, main: &Runtime) -> io::Result<Self> {
-        let mut workers = Workers { threads: Vec::new(), handles: Vec::new() };
+        let mut workers = Workers { stops: Vec::new(), handles: Vec::new() };
         let count = count.get();
         if count == 1 {
             return Ok(workers);
@@ -61,12 +61,12 @@ impl Workers {
             let runtime = runtime()?;
             workers.handles.push(runtime.handle().clone());
             let (stop, stopped) = oneshot::channel();
-            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 // Told, or left alone: both mean the end.
                 let _ = runtime.block_on(stopped);
                 runtime.shutdown_background();
             })?;
-            workers.threads.push((stop, thread));
+            workers.stops.push(stop);
         }
         Ok(workers)
     }
@@ -74,16 +74,6 @@ impl Workers {
     /// The runtimes to spread sessions over; none where the main thread serves alone.
     pub(super) fn handles(&self) -> Vec<Handle> {
         self.handles.clone()
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        for (stop, thread) in self.threads.drain(..) {
-            drop(stop);
-            // A worker that panicked has said so.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -101,12 +91,11 @@ mod tests {
     }
 
     #[test]
-    fn every_worker_runs_what_it_is_given_and_ends_when_it_is_dropped() {
+    fn every_worker_runs_what_it_is_given() {
         let main = runtime().unwrap();
         let workers = Workers::start("3".parse().unwrap(), &main).unwrap();
         assert_eq!(workers.handles().len(), 3);
         let on_worker = workers.handles()[2].spawn(async { std::thread::current().name().map(str::to_owned) });
         assert_eq!(main.block_on(on_worker).unwrap().as_deref(), Some("worker-2"));
-        drop(workers);
     }
 }

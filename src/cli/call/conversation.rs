@@ -50,11 +50,13 @@ pub(super) enum Break {
 pub(super) enum Broken {
     /// The link failed, or the server broke the framing.
     Link(Error),
-    /// The time was up, or a datagram was lost.
+    /// A message had no reply in time.
     NoReply {
-        /// The message that had no reply.
-        to: Option<Vec<u8>>,
+        /// The message.
+        to: Vec<u8>,
     },
+    /// There was more to say than time.
+    OutOfTime,
     /// The server ended the conversation too early.
     Closed {
         /// The first message that it did not get.
@@ -217,12 +219,12 @@ impl State {
         let reply_until = self.waiting.as_ref().and_then(|(_, until)| *until);
         let may_send = sending && self.waiting.is_none() && self.piece_ends.is_none();
         tokio::select! {
-            // What came is shown before anything is sent, and before time is up.
+            // The deadline holds for a server that never pauses too; then what came is shown before more is sent.
             biased;
+            () = at(self.manners.deadline) => Ok(Next::Deadline),
             came = session.recv() => came.map(Next::Came),
             () = at(self.piece_ends) => Ok(Next::PieceEnded),
             () = at(reply_until) => Ok(Next::GaveUpWaiting),
-            () = at(self.manners.deadline) => Ok(Next::Deadline),
             message = source.next(), if may_send => Ok(Next::ToSend(message)),
         }
     }
@@ -241,17 +243,17 @@ impl State {
 
     /// A server that was asked everything and keeps the connection open has done what it had to.
     fn out_of_time(&mut self, sending: bool) -> Result<(), Break> {
-        let to = match self.waiting.take() {
-            None if !sending && self.heard => return Ok(()),
-            waiting => waiting.map(|(message, _)| message),
-        };
-        Err(Broken::NoReply { to }.into())
+        match self.waiting.take() {
+            Some((to, _)) => Err(Broken::NoReply { to }.into()),
+            None if !sending && self.heard => Ok(()),
+            None => Err(Broken::OutOfTime.into()),
+        }
     }
 
     /// Datagrams may be lost: it is all well only if none was.
     fn verdict(&mut self) -> Result<(), Break> {
         match self.unanswered.take() {
-            Some(message) => Err(Broken::NoReply { to: Some(message) }.into()),
+            Some(to) => Err(Broken::NoReply { to }.into()),
             None => Ok(()),
         }
     }
@@ -359,8 +361,7 @@ mod tests {
         let (mut session, manners, _server) = client(Some(Duration::from_secs(3)));
         let began = Instant::now();
         let ended = converse(&mut session, &mut given(&["Genji"]), &mut Recorded::default(), &manners).await;
-        let broke =
-            matches!(ended, Err(Break::Conversation(Broken::NoReply { to: Some(message) })) if message == b"Genji");
+        let broke = matches!(ended, Err(Break::Conversation(Broken::NoReply { to })) if to == b"Genji");
         assert!(broke);
         assert_eq!(began.elapsed(), Duration::from_secs(3));
     }

@@ -6,9 +6,14 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::milliseconds;
-use crate::cli::failure::Outcome;
+use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
 use crate::escape::Printable;
+use crate::options::Size;
+use crate::verdict::Verdict;
+
+/// The most bytes that are kept for one object.
+const MOST_RECORDED: usize = 64 << 20;
 
 /// Is told what comes, and when.
 pub(super) trait Replies {
@@ -64,6 +69,8 @@ pub(super) struct Recorded {
     greeting: Option<Vec<u8>>,
     exchanges: Vec<Exchange>,
     open: Vec<u8>,
+    /// How many bytes came.
+    size: usize,
 }
 
 struct Exchange {
@@ -78,6 +85,11 @@ impl Replies for Recorded {
     }
 
     fn piece(&mut self, bytes: &[u8]) -> Outcome {
+        self.size += bytes.len();
+        if self.size > MOST_RECORDED {
+            let most = Size(MOST_RECORDED);
+            return Err(Failure::new(Verdict::Failed, format!("more than {most} came, too much for one object")).into());
+        }
         self.open.extend_from_slice(bytes);
         Ok(())
     }

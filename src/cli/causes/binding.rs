@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
 
-use super::{as_json, describe, describe_unix, interfaces, own_addresses, protocol};
+use super::{NAMES, as_json, describe, describe_unix, interfaces, own_addresses, protocol};
 use crate::address::Address;
 use crate::cli::failure::Failure;
 use crate::endpoint::{Authority, Endpoint};
@@ -16,35 +16,44 @@ use crate::machine::{self, Claim, Holder};
 use crate::transport::BindError;
 use crate::verdict::Verdict;
 
-/// What failed, why, and what to change. `endpoint` is the one at fault, with its options.
-pub(in crate::cli) fn bind_failed(error: &BindError, endpoint: &Endpoint) -> Failure {
+/// What failed, why, and what to change. `endpoints` are all that were to be bound, with their options.
+pub(in crate::cli) fn bind_failed(error: &BindError, endpoints: &[Endpoint]) -> Failure {
     let verdict = Verdict::of_bind(&error.source);
     let failure = Failure::new(verdict, error.to_string())
         .with_fact("endpoint", &error.endpoint)
         .with_fact("failed", as_json(&error.call, &error.source));
+    let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.brief() == error.endpoint) else { return failure };
     match (verdict, error.ip(), protocol(endpoint)) {
-        (Verdict::InUse, Some(address), Some(protocol)) => in_use(failure, protocol, address, endpoint),
+        (Verdict::InUse, Some(address), Some(protocol)) => {
+            let siblings = siblings(endpoint, endpoints, protocol, address.port());
+            in_use(failure, &claim(protocol, address, endpoint), &siblings)
+        }
         (Verdict::InUse, ..) => in_use_by_name(failure, endpoint),
         (Verdict::NotLocal, Some(address), _) => not_local(failure, address.ip()),
         (Verdict::Permission, address, _) => permission(failure, &error.call, address, endpoint),
-        (Verdict::Unresolved, ..) => failure.with_remedies([
-            "write an address in its place; names come from /etc/hosts and from the servers in /etc/resolv.conf"
-                .to_owned(),
-        ]),
+        (Verdict::Unresolved, ..) => failure.with_remedies([NAMES.to_owned()]),
         (_, address, _) => other(failure, &error.source, address),
     }
 }
 
-fn in_use(failure: Failure, protocol: Protocol, address: SocketAddr, endpoint: &Endpoint) -> Failure {
+fn claim(protocol: Protocol, address: SocketAddr, endpoint: &Endpoint) -> Claim {
     let option = |name| endpoint.options.get(name);
     let yes = |name| matches!(option(name), Some("yes" | "true" | "on" | "1"));
-    let claim = Claim {
-        protocol,
-        address,
-        v6_only: yes("v6-only") || yes("ipv6"),
-        device: option("device").map(str::to_owned),
-    };
-    let holders = match machine::holders(&claim) {
+    Claim { protocol, address, v6_only: yes("v6-only") || yes("ipv6"), device: option("device").map(str::to_owned) }
+}
+
+/// The other endpoints of the same command on that port. They were closed again when the bind failed, so the kernel
+/// shows them no more.
+fn siblings(endpoint: &Endpoint, endpoints: &[Endpoint], of: Protocol, port: u16) -> Vec<String> {
+    let others = endpoints.iter().filter(|other| !std::ptr::eq(*other, endpoint));
+    others
+        .filter(|other| protocol(other) == Some(of) && other.authority.port() == Some(port))
+        .map(Endpoint::brief)
+        .collect()
+}
+
+fn in_use(failure: Failure, claim: &Claim, siblings: &[String]) -> Failure {
+    let holders = match machine::holders(claim) {
         Ok(holders) => holders,
         Err(error) => return failure.with_causes([format!("the kernel does not tell who has it: {error}")]),
     };
@@ -57,13 +66,17 @@ fn in_use(failure: Failure, protocol: Protocol, address: SocketAddr, endpoint: &
             .with_remedies(instead_of(&servers))
             .with_fact("holders", &servers);
     }
-    let (cause, remedy) = match count(&connections) {
-        None => ("nobody has it any more: it was given up just now".to_owned(), "try again"),
-        Some(counted) => (
-            counted,
-            "wait until they are over (a minute for time-wait), or bind beside them: that takes SO_REUSEADDR here \
-             (--reuse-addr) and on the listener that they came from",
-        ),
+    let (cause, remedy) = if let Some(counted) = count(&connections) {
+        let remedy = "wait until they are over (a minute for time-wait), or bind beside them: that takes SO_REUSEADDR \
+                      here (--reuse-addr) and on the listener that they came from";
+        (counted, remedy)
+    } else if siblings.is_empty() {
+        let cause = "this kernel shows nobody who has it: it was given up just now, or it is a socket that does not \
+                     listen, which Linux shows from 6.8 on";
+        (cause.to_owned(), "try again")
+    } else {
+        let cause = format!("another listener of this command has it: {}", siblings.join(", "));
+        (cause, "give each listener an address or a port of its own")
     };
     failure.with_causes([cause]).with_remedies([remedy.to_owned()]).with_fact("holders", &connections)
 }

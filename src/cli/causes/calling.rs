@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
-use super::{as_json, describe, own_addresses, protocol};
+use super::{NAMES, as_json, describe, own_addresses, protocol};
 use crate::address::Address;
 use crate::cli::failure::Failure;
 use crate::endpoint::{Authority, Endpoint};
@@ -68,10 +68,7 @@ fn connect_failed(error: &ConnectError, endpoint: &Endpoint) -> Failure {
         (Verdict::Prohibited, Some(_)) => failure.with_causes([
             "a filter or a `prohibit` route on the way says no; see `nft list ruleset`, `ip route`".to_owned(),
         ]),
-        (Verdict::Unresolved, _) => failure.with_remedies([
-            "write an address in its place; names come from /etc/hosts and from the servers in /etc/resolv.conf"
-                .to_owned(),
-        ]),
+        (Verdict::Unresolved, _) => failure.with_remedies([NAMES.to_owned()]),
         _ => by_name(failure, error.decisive(), endpoint),
     }
 }

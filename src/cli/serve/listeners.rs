@@ -78,11 +78,7 @@ fn plain_endpoint(scheme: &str, address: Option<&str>, registry: &Registry) -> R
 /// `tcp://:80=echo`, `tcp://:80?backlog=5=echo`, `udp://:80=hello?word=Hi`.
 fn split_handler(text: &str) -> (&str, Option<&str>) {
     let query = text.find('?').unwrap_or(text.len());
-    let at = match text[..query].rfind('=') {
-        Some(at) => Some(at),
-        None => second_equals(text, query),
-    };
-    match at {
+    match text[..query].find('=').or_else(|| second_equals(text, query)) {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
         None => (text, None),
     }
@@ -173,6 +169,7 @@ mod tests {
                 Some("hello?word=Hi&exit=bye"),
             ),
             ("unix:///run/x.sock=echo", "unix:///run/x.sock", Some("echo")),
+            ("tcp://:80=run:env A=b", "tcp://:80", Some("run:env A=b")),
             ("tcp://:80=", "tcp://:80", Some("")),
         ] {
             assert_eq!(split_handler(text), (endpoint, handler), "{text}");
