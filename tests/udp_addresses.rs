@@ -138,6 +138,11 @@ async fn a_request_to_a_broadcast_address_is_answered_from_an_address_of_the_hos
             assert_eq!(came.local.canonical_ip(), Some(everybody.into()));
             answer(&mut server, &came, b"I am").await.unwrap();
             assert_eq!(hear(&client).await, (4, (SERVER_V4, port).into()));
+            let transmit = Transmit { remote: &came.remote, local: &came.local, payload: b"aabbcc", segment: 2 };
+            assert_eq!(poll_fn(|cx| server.poll_send(cx, &transmit)).await.unwrap(), 6);
+            for _ in 0..3 {
+                assert_eq!(hear(&client).await, (2, (SERVER_V4, port).into()));
+            }
         }
         assert_eq!(server.max_segments(), 64, "a broadcast must not take batches from everybody");
     }

@@ -142,7 +142,7 @@ fn send(
     }
     match call(batch, Some(segment), from) {
         Ok(()) => Ok(Sent { bytes: batch.len(), device_takes_batches: true }),
-        Err(error) if is_about_the_batch(&error) => {
+        Err(error) if is_about_the_batch(&error) || is_about_a_broadcast(&error, from) => {
             let mut bytes = 0;
             for datagram in batch.chunks(segment) {
                 match send_one(datagram, from, call) {
@@ -168,22 +168,23 @@ fn send_one<'a>(
     call: impl Fn(&'a [u8], Option<usize>, Option<IpAddr>) -> io::Result<()>,
 ) -> io::Result<()> {
     match call(datagram, None, from) {
-        Err(error) if may_be_broadcast(from) && is_about_the_source(&error) => call(datagram, None, None),
+        Err(error) if is_about_a_broadcast(&error, from) => call(datagram, None, None),
         sent => sent,
     }
 }
 
-fn may_be_broadcast(from: Option<IpAddr>) -> bool {
-    from.is_some_and(|ip| ip.to_canonical().is_ipv4())
-}
-
-fn is_about_the_source(error: &io::Error) -> bool {
-    [Errno::INVAL, Errno::NETUNREACH].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+fn is_about_a_broadcast(error: &io::Error, from: Option<IpAddr>) -> bool {
+    let from_ipv4 = from.is_some_and(|ip| ip.to_canonical().is_ipv4());
+    from_ipv4 && is_one_of(error, &[Errno::INVAL, Errno::NETUNREACH])
 }
 
 /// EIO: the device computes no checksums; EINVAL and EMSGSIZE: a segment is longer than the path's MTU.
 fn is_about_the_batch(error: &io::Error) -> bool {
-    [Errno::IO, Errno::INVAL, Errno::MSGSIZE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    is_one_of(error, &[Errno::IO, Errno::INVAL, Errno::MSGSIZE])
+}
+
+fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
+    errnos.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Takes back what quinn-udp sets for QUIC and a service of datagrams does not want.

@@ -47,7 +47,7 @@ impl DatagramSocket for Listener {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidInput, error)));
         };
         let from = transmit.local.ip().and_then(|asked| source(asked.ip(), self.local.ip()));
-        self.socket.poll_send(cx, Segments { to, from, payload: transmit.payload, segment: transmit.segment })
+        self.socket.poll_send(cx, Segments { to, from, payload: transmit.payload, segment: transmit.segment.max(1) })
     }
 }
 

@@ -36,8 +36,11 @@ pub(super) fn receive(
     mut deliver: impl FnMut(&RecvMeta, Bytes),
 ) -> io::Result<usize> {
     BUFFERS.with_borrow_mut(|Buffers { incoming, metas, arena }| {
-        incoming.resize(BATCH_SIZE * BUFFER_SIZE, 0);
-        metas.resize(BATCH_SIZE, RecvMeta::default());
+        if incoming.is_empty() {
+            // Not `resize`, which would write to every page.
+            *incoming = vec![0; BATCH_SIZE * BUFFER_SIZE];
+            *metas = vec![RecvMeta::default(); BATCH_SIZE];
+        }
         let mut chunks = incoming.chunks_exact_mut(BUFFER_SIZE);
         let mut slices: [_; BATCH_SIZE] = std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let count = call(&mut slices, metas)?;

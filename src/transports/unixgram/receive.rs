@@ -47,7 +47,10 @@ pub(super) fn poll_recv(
         let mut count = 0;
         let received = io.try_io(Interest::READABLE, || {
             BUFFERS.with_borrow_mut(|buffers| {
-                buffers.incoming.resize(buffers.incoming.len().max(largest), 0);
+                if buffers.incoming.len() < largest {
+                    // Not `resize`, which would write to every page.
+                    buffers.incoming = vec![0; largest];
+                }
                 buffers.arena.make_room(ROOM);
                 while count < BATCH {
                     deliver(buffers.receive(io, largest)?);
