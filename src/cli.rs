@@ -18,6 +18,8 @@ mod log;
 mod man;
 mod options;
 mod output;
+mod plugin;
+mod plugins;
 mod serve;
 mod signals;
 mod workers;
@@ -81,6 +83,7 @@ enum Command {
     Call(call::Args),
     Lab(lab::Args),
     List(list::Args),
+    Plugin(plugin::Args),
     Completions(completions::Args),
     /// Print the manual page
     Man,
@@ -109,6 +112,7 @@ fn run(registry: &Registry, words: Vec<OsString>) -> Outcome {
         Some(Command::Call(args)) => call::run(args, registry),
         Some(Command::Lab(args)) => lab::run(&args),
         Some(Command::List(args)) => list::run(&args, registry),
+        Some(Command::Plugin(args)) => plugin::run(&args),
         Some(Command::Completions(args)) => completions::run(&args, definitions(registry)),
         Some(Command::Man) => man::run(definitions(registry)),
     }

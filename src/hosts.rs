@@ -17,6 +17,7 @@
 //!
 //! `plugins/SECURITY.md` says what each kind isolates, and what not.
 
+pub mod check;
 mod child;
 pub mod exec;
 mod frame;
@@ -69,22 +70,8 @@ impl Plugin {
     pub async fn load(path: &Path, environment: &Environment, timing: Timing) -> Result<Self, PluginError> {
         let failed = |reason: String| PluginError { name: short(path), reason };
         let version = Version::of(path).map_err(|error| failed(named(&error).to_string()))?;
-        match Kind::of(path).map_err(|error| failed(named(&error).to_string()))? {
-            Kind::Program => {}
-            Kind::NotExecutable => {
-                return Err(failed(
-                    "is not executable. Begin it with #! and the path of its interpreter, and chmod +x it".into(),
-                ));
-            }
-            Kind::SharedLibrary => {
-                return Err(failed(
-                    "is a shared library; plugins are programs, or crates with a main of their own".into(),
-                ));
-            }
-            Kind::WebAssembly => {
-                return Err(failed("is WebAssembly, which this greetd was built without (feature `wasm`)".into()));
-            }
-        }
+        let kind = Kind::of(path).map_err(|error| failed(named(&error).to_string()))?;
+        kind.must_be_program().map_err(failed)?;
         let program = Program::of_file(path, environment).map_err(|error| failed(error.to_string()))?;
         let process = Process::load(program, short(path), timing).await.map_err(failed)?;
         Ok(Plugin { path: path.to_owned(), process: Arc::new(process), version: Mutex::new(version) })
@@ -170,6 +157,19 @@ impl Kind {
             () if start.starts_with(b"\x7fELF") => Kind::SharedLibrary,
             () => Kind::NotExecutable,
         })
+    }
+
+    /// What is wrong with a file that cannot be started.
+    fn must_be_program(self) -> Result<(), String> {
+        Err(match self {
+            Kind::Program => return Ok(()),
+            Kind::NotExecutable => {
+                "is not executable. Begin it with #! and the path of its interpreter, and chmod +x it"
+            }
+            Kind::SharedLibrary => "is a shared library; plugins are programs, or crates with a main of their own",
+            Kind::WebAssembly => "is WebAssembly, which this greetd was built without (feature `wasm`)",
+        }
+        .to_owned())
     }
 }
 

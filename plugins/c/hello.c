@@ -1,42 +1,43 @@
-/* The tutorial's greeting. Process protocol 1: ../PROTOCOL.md. Little-endian machines. */
+/* The tutorial's greeting. Process protocol 1: ../PROTOCOL.md. For little-endian machines. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { OPEN = 1, MESSAGE, REPLY, PUSH, CLOSE, ERROR, SILENT };
 struct __attribute__((packed)) header { uint32_t length; uint8_t type; uint32_t session; };
+struct talk { uint32_t session; int connected; struct talk *next; } *talks;
 
-static uint32_t capacity;
-static char *connected; /* by session: 0 none, 1 datagrams, 2 a connection */
-
-static void all(ssize_t (*move)(int, void *, size_t), int fd, void *data, size_t size) {
+static void take(void *data, size_t size) {
     for (ssize_t n; size > 0; data = (char *)data + n, size -= n)
-        if ((n = move(fd, data, size)) <= 0) exit(0); /* greetd closed its end */
+        if ((n = read(0, data, size)) <= 0) exit(0); /* greetd needs us no more */
 }
 
-static void answer(uint8_t type, uint32_t session, const char *word, const char *rest, uint32_t size) {
+static void answer(uint8_t type, uint32_t session, char *word, char *rest, uint32_t size) {
     struct header header = {strlen(word) + size, type, session};
-    all((void *)write, 1, &header, sizeof header);
-    all((void *)write, 1, (void *)word, strlen(word));
-    all((void *)write, 1, (void *)rest, size);
+    struct iovec parts[] = {{&header, sizeof header}, {word, strlen(word)}, {rest, size}};
+    if (writev(1, parts, 3) < 0) exit(1); /* a blocking write is a whole one */
 }
 
 int main(void) {
     struct header h;
-    for (all((void *)write, 1, "greetd-plugin 1 c-hello\n", 24);;) {
-        all(read, 0, &h, sizeof h);
+    if (write(1, "greetd-plugin 1 c-hello\n", 24) < 0) return 1;
+    for (;;) {
+        take(&h, sizeof h);
         char *data = calloc(h.length + 1, 1);
-        all(read, 0, data, h.length);
-        for (; h.session >= capacity; capacity += 4096)
-            memset((connected = realloc(connected, capacity + 4096)) + capacity, 0, 4096);
-        char *how = &connected[h.session];
-        if (h.type == OPEN) *how = strstr(data, "\"connected\":true") ? 2 : 1;
-        if (h.type == OPEN) answer(*how == 2 ? REPLY : SILENT, h.session, *how == 2 ? "welcome" : "", "", 0);
-        if (h.type == CLOSE || (h.type == MESSAGE && *how == 2 && !strcmp(data, "exit"))) {
-            if (*how && h.type == MESSAGE) answer(CLOSE, h.session, "", "", 0);
-            *how = 0;
-        } else if (h.type == MESSAGE && *how) answer(REPLY, h.session, *how == 2 ? "Hello " : "Hello,", data, h.length);
+        take(data, h.length);
+        struct talk **at = &talks, *talk;
+        while (*at && (*at)->session != h.session) at = &(*at)->next;
+        if (h.type == OPEN) {
+            *(*at = malloc(sizeof *talk)) = (struct talk){h.session, strstr(data, "\"connected\":true") != NULL, NULL};
+            answer((*at)->connected ? REPLY : SILENT, h.session, (*at)->connected ? "welcome" : "", "", 0);
+        } else if ((talk = *at) && (h.type == CLOSE || (h.type == MESSAGE && talk->connected && !strcmp(data, "exit")))) {
+            if (h.type == MESSAGE) answer(CLOSE, h.session, "", "", 0);
+            *at = talk->next, free(talk);
+        } else if (talk && h.type == MESSAGE) {
+            answer(REPLY, h.session, talk->connected ? "Hello " : "Hello,", data, h.length);
+        }
         free(data);
     }
 }

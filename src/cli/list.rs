@@ -3,12 +3,14 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::failure::Outcome;
-use super::output;
+use super::failure::{Failure, Outcome};
+use super::{output, plugins, workers};
+use crate::error::named;
 use crate::limits;
 use crate::link::Capabilities;
 use crate::options::OptionDoc;
 use crate::registry::{Item, Kind, Registry};
+use crate::verdict::Verdict;
 
 /// What a terminal has had since the punched card.
 const WIDTH: u16 = 80;
@@ -23,6 +25,8 @@ pub(super) struct Args {
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    plugins: plugins::Args,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -80,6 +84,10 @@ impl From<&OptionDoc> for OptionEntry {
 
 pub(super) fn run(args: &Args, registry: &Registry) -> Outcome {
     let wanted = args.what.map_or(What::ALL.to_vec(), |what| vec![what]);
+    let runtime = workers::runtime()
+        .map_err(|error| Failure::new(Verdict::Failed, format!("failed to start: {}", named(&error))))?;
+    let plugins = args.plugins.load(&runtime, registry)?;
+    let registry = &plugins.registry;
     if args.json { output::print_json(&as_json(&wanted, registry)) } else { output::print(as_text(&wanted, registry)) }
 }
 

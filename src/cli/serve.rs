@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::causes::bind_failed;
 use super::failure::{Failure, Outcome};
-use super::signals::Signals;
+use super::plugins::{self, Plugins};
+use super::signals::{Signals, Told};
 use super::workers::{self, Count, Workers};
 use super::{descriptors, log, output};
 use crate::error::named;
@@ -50,10 +51,15 @@ pub(super) struct Args {
     /// Print one JSON object in the place of the `listening` lines
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    plugins: plugins::Args,
 }
 
 pub(super) fn run(args: &Args, options: Options, registry: &Registry) -> Outcome {
-    let services = listeners::resolve(args, options, registry)?;
+    let failed = |error: io::Error| Failure::new(Verdict::Failed, format!("failed to start: {}", named(&error)));
+    let runtime = workers::runtime().map_err(failed)?;
+    let plugins = args.plugins.load(&runtime, registry)?;
+    let services = listeners::resolve(args, options, &plugins.registry)?;
     let shortage = descriptors::raise_limit().and_then(|limit| descriptors::shortage(&services, limit));
     if args.check {
         return checked(&services, shortage.as_deref(), args.json);
@@ -61,10 +67,8 @@ pub(super) fn run(args: &Args, options: Options, registry: &Registry) -> Outcome
     if let Some(shortage) = shortage {
         tracing::warn!("{shortage}");
     }
-    let failed = |error: io::Error| Failure::new(Verdict::Failed, format!("failed to start: {}", named(&error)));
-    let runtime = workers::runtime().map_err(failed)?;
     let workers = Workers::start(args.workers, &runtime).map_err(failed)?;
-    let outcome = runtime.block_on(serve(args, services, &workers));
+    let outcome = runtime.block_on(serve(args, services, &plugins, &workers));
     // A thread that reads the terminal would never end.
     runtime.shutdown_background();
     outcome
@@ -89,7 +93,7 @@ fn checked(services: &[Service], warning: Option<&str>, json: bool) -> Outcome {
     Ok(())
 }
 
-async fn serve(args: &Args, services: Vec<Service>, workers: &Workers) -> Outcome {
+async fn serve(args: &Args, services: Vec<Service>, plugins: &Plugins, workers: &Workers) -> Outcome {
     let mut signals = Signals::listen()
         .map_err(|error| Failure::new(Verdict::Failed, format!("failed to listen for signals: {}", named(&error))))?;
     let endpoints: Vec<_> = services.iter().map(|service| service.endpoint.clone()).collect();
@@ -103,15 +107,34 @@ async fn serve(args: &Args, services: Vec<Service>, workers: &Workers) -> Outcom
     let listeners = bound.listeners();
     let mut running = bound.start();
     readiness::announce(&listeners, args.json)?;
-    tokio::select! {
-        () = running.ended() => {}
-        signal = signals.stop() => tracing::info!(signal, "stopping"),
+    let signal = tokio::select! {
+        () = running.ended() => None,
+        signal = obey(&mut signals, plugins) => Some(signal),
+    };
+    if let Some(signal) = signal {
+        tracing::info!(signal, "stopping");
     }
     let impatient = async {
         signals.stop().await;
     };
     let drained = running.drain_until(args.drain_timeout.duration(), impatient).await;
     ended(drained, args.json)
+}
+
+/// Loads again when it is told to, until it is told to stop; gives that signal's name.
+async fn obey(signals: &mut Signals, plugins: &Plugins) -> &'static str {
+    loop {
+        match signals.next().await {
+            Told::Stop(signal) => return signal,
+            Told::Reload if plugins.is_empty() => {
+                tracing::warn!("SIGHUP is ignored: there is neither a configuration nor a plugin to load again");
+            }
+            Told::Reload => tokio::select! {
+                () = plugins.reload() => {}
+                signal = signals.stop() => return signal,
+            },
+        }
+    }
 }
 
 fn ended(drained: Drained, json: bool) -> Outcome {

@@ -12,6 +12,14 @@ pub(super) struct Signals {
     upgrade: Signal,
 }
 
+/// What a daemon is told.
+pub(super) enum Told {
+    /// To stop, by this signal.
+    Stop(&'static str),
+    /// To load again what may have changed.
+    Reload,
+}
+
 impl Signals {
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Signals {
@@ -25,12 +33,19 @@ impl Signals {
     /// Waits until the daemon is to stop; gives the signal's name.
     pub(super) async fn stop(&mut self) -> &'static str {
         loop {
+            if let Told::Stop(signal) = self.next().await {
+                return signal;
+            }
+        }
+    }
+
+    /// Waits for what the daemon is told next.
+    pub(super) async fn next(&mut self) -> Told {
+        loop {
             tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP is ignored: reload needs a configuration, and there is none");
-                }
+                _ = self.terminate.recv() => return Told::Stop("SIGTERM"),
+                _ = self.interrupt.recv() => return Told::Stop("SIGINT"),
+                _ = self.hangup.recv() => return Told::Reload,
                 _ = self.upgrade.recv() => {
                     tracing::warn!("SIGUSR2 is ignored: an upgrade needs a configuration, and there is none");
                 }

@@ -4,7 +4,7 @@
 //! Answers are ordered within a session and free across sessions. A child that dies, hangs or breaks the protocol
 //! fails its open sessions with a reason and is started again; one that keeps failing is disabled, in public.
 
-mod greeting;
+pub(super) mod greeting;
 mod host;
 mod link;
 mod running;

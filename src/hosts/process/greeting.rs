@@ -6,19 +6,19 @@ use crate::escape::Escaped;
 use crate::hosts::frame::VERSION;
 
 /// The longest first line, in bytes.
-pub(super) const LONGEST: usize = 512;
+pub(in crate::hosts) const LONGEST: usize = 512;
 const LONGEST_NAME: usize = 64;
 
 /// What a plugin says of itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Greeting {
+pub(in crate::hosts) struct Greeting {
     /// The names of its handlers: one at least.
-    pub(super) names: Vec<String>,
+    pub(in crate::hosts) names: Vec<String>,
 }
 
 /// A first line that is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum GreetingError {
+pub(in crate::hosts) enum GreetingError {
     #[error("first line was '{0}', expected 'greetd-plugin 1 NAME'. stdout is the protocol; print to stderr.")]
     Other(String),
     #[error("made for plugin protocol {0}; this greetd speaks {VERSION}")]
@@ -33,14 +33,14 @@ pub(super) enum GreetingError {
 
 impl GreetingError {
     /// Of bytes that are no line.
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(in crate::hosts) fn of(bytes: &[u8]) -> Self {
         GreetingError::Other(Escaped::new(bytes).to_string())
     }
 }
 
 impl Greeting {
     /// Takes the first line off the front; `None` asks for more.
-    pub(super) fn take(input: &mut BytesMut) -> Result<Option<Self>, GreetingError> {
+    pub(in crate::hosts) fn take(input: &mut BytesMut) -> Result<Option<Self>, GreetingError> {
         let Some(end) = memchr::memchr(b'\n', input) else { return Ok(None) };
         let line = input.split_to(end + 1);
         let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);

@@ -1,0 +1,180 @@
+//! `greetd plugin new`: a plugin to begin with, from the samples that ship.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::output;
+use crate::error::named;
+use crate::verdict::Verdict;
+
+/// Write a plugin to begin with, in a folder of its name
+#[derive(clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// The language
+    #[arg(long, value_enum)]
+    lang: Language,
+    /// The handler's name, and the folder's: a-z, 0-9 and -
+    #[arg(value_name = "NAME", value_parser = name)]
+    name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Language {
+    Python,
+    Shell,
+    #[value(alias = "node")]
+    Js,
+    C,
+    Rust,
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.starts_with(|c: char| c.is_ascii_lowercase()) && text.len() <= 64 && text.chars().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a-z, 0-9 and -, a letter first")
+    }
+}
+
+/// A file of the new plugin. What the samples call themselves is replaced by its name.
+struct Template {
+    path: &'static str,
+    text: &'static str,
+    executable: bool,
+}
+
+const fn file(path: &'static str, text: &'static str) -> Template {
+    Template { path, text, executable: false }
+}
+
+const fn program(path: &'static str, text: &'static str) -> Template {
+    Template { path, text, executable: true }
+}
+
+macro_rules! sample {
+    ($path:literal) => {
+        include_str!(concat!("../../../plugins/", $path))
+    };
+}
+
+const RUST_MANIFEST: &str = "\
+[package]
+name = \"NAME\"
+version = \"0.1.0\"
+edition = \"2024\"
+
+[dependencies]
+greetd = \"0.1\"
+";
+
+const RUST_MAIN: &str = "\
+//! greetd with one handler more.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use greetd::registry::{Item, NoOptions};
+
+fn main() -> ExitCode {
+    greetd::main_with(|registry| {
+        registry.add_handler(Item::new(\"NAME\", \"greets\"), |_: NoOptions, _| {
+            Ok(Arc::new(greetd::reply_fn(|message| [b\"Hello \", message].concat())))
+        })
+    })
+}
+";
+
+impl Language {
+    /// What the sample calls its handler.
+    fn sample_name(self) -> &'static str {
+        match self {
+            Language::Python => "py_hello",
+            Language::Shell => "sh-hello",
+            Language::Js => "node-hello",
+            Language::C => "c-hello",
+            Language::Rust => "NAME",
+        }
+    }
+
+    fn templates(self) -> Vec<Template> {
+        match self {
+            Language::Python => {
+                vec![program("NAME.py", sample!("python/hello.py")), file("greetd.py", sample!("python/greetd.py"))]
+            }
+            Language::Shell => {
+                vec![program("NAME.sh", sample!("shell/hello.sh")), file("greetd.sh", sample!("shell/greetd.sh"))]
+            }
+            Language::Js => vec![program("NAME.mjs", sample!("node/hello.mjs"))],
+            Language::C => vec![file("NAME.c", sample!("c/hello.c"))],
+            Language::Rust => vec![file("Cargo.toml", RUST_MANIFEST), file("src/main.rs", RUST_MAIN)],
+        }
+    }
+
+    /// How it is built, where it is, and how it is run.
+    fn commands(self) -> &'static str {
+        match self {
+            Language::Python => "greetd plugin check ./NAME.py\ngreetd --plugin ./NAME.py --handler NAME",
+            Language::Shell => "greetd plugin check ./NAME.sh\ngreetd --plugin ./NAME.sh --handler NAME",
+            Language::Js => "greetd plugin check ./NAME.mjs\ngreetd --plugin ./NAME.mjs --handler NAME",
+            Language::C => "cc -O2 -o NAME NAME.c && greetd plugin check ./NAME\ngreetd --plugin ./NAME --handler NAME",
+            Language::Rust => "cargo run --release -- --handler NAME",
+        }
+    }
+
+    fn needs(self) -> &'static str {
+        match self {
+            Language::Python => "It needs Python 3.8 or later.",
+            Language::Shell => "It needs bash 4.3 or later, od and head.",
+            Language::Js => "It needs Node.js.",
+            Language::C => "It needs a C compiler.",
+            Language::Rust => "It needs Rust 1.88 or later; it is a whole greetd with the handler compiled in.",
+        }
+    }
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let folder = PathBuf::from(&args.name);
+    let failed = |what: &str, error: &io::Error| {
+        Failure::new(Verdict::Failed, format!("failed to write {what}: {}", named(error)))
+    };
+    fs::create_dir(&folder).map_err(|error| failed(&args.name, &error))?;
+    let filled = |text: &str| text.replace("NAME", &args.name);
+    let readme = format!("# {}\n\n{}\n\n```sh\n{}\n```\n", args.name, args.lang.needs(), filled(args.lang.commands()));
+    for template in args.lang.templates() {
+        let path = folder.join(filled(template.path));
+        let text = renamed(args.lang, template.text, &args.name);
+        write(&path, &text, template.executable).map_err(|error| failed(&path.display().to_string(), &error))?;
+    }
+    let path = folder.join("README.md");
+    write(&path, &readme, false).map_err(|error| failed(&path.display().to_string(), &error))?;
+    output::print(format_args!("{0} is written; {0}/README.md says how it is run\n", args.name))
+}
+
+fn renamed(language: Language, text: &str, name: &str) -> String {
+    match language {
+        // The helper writes an underline as a hyphen, which no function's name may hold.
+        Language::Python => text.replace(language.sample_name(), &name.replace('-', "_")),
+        // Its length stands beside it.
+        Language::C => text.replace(
+            "\"greetd-plugin 1 c-hello\\n\", 24",
+            &format!("\"greetd-plugin 1 {name}\\n\", {}", 17 + name.len()),
+        ),
+        _ => text.replace(language.sample_name(), name),
+    }
+}
+
+fn write(path: &std::path::Path, text: &str, executable: bool) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, text)?;
+    if executable {
+        fs::set_permissions(path, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}

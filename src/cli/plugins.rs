@@ -1,0 +1,73 @@
+//! `--plugin`: handlers that are not compiled in, for whichever command knows handlers.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use tokio::runtime::Runtime;
+
+use super::failure::Failure;
+use crate::hosts::{Environment, Plugin, Reloaded, Timing};
+use crate::registry::Registry;
+use crate::verdict::Verdict;
+
+/// The options.
+#[derive(clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// A plugin, whose handlers are then known by name; repeatable
+    #[arg(long, value_name = "PATH")]
+    plugin: Vec<PathBuf>,
+    /// A variable that plugins see, beside PATH and LANG: its name, or NAME=VALUE; repeatable
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    plugin_env: Vec<String>,
+}
+
+impl Args {
+    /// Loads what is asked for, in a runtime that must go on as long as its handlers are used.
+    pub(super) fn load(&self, runtime: &Runtime, registry: &Registry) -> Result<Plugins, Failure> {
+        let environment = environment(&self.plugin_env);
+        let mut plugins = Plugins { loaded: Vec::new(), registry: registry.clone() };
+        for path in &self.plugin {
+            let loading = Plugin::load(path, &environment, Timing::default());
+            let failed = |reason: String| Failure::new(Verdict::Failed, format!("failed to load the plugin {reason}"));
+            let plugin = runtime.block_on(loading).map_err(|error| failed(error.to_string()))?;
+            let taken = |error| failed(format!("{}: {error}", path.display()));
+            plugin.register(&mut plugins.registry).map_err(taken)?;
+            plugins.loaded.push(plugin);
+        }
+        Ok(plugins)
+    }
+}
+
+/// The variables that were given, or taken over from this process by their name.
+pub(super) fn environment(given: &[String]) -> Environment {
+    Environment::new(given.iter().filter_map(|variable| match variable.split_once('=') {
+        Some((name, value)) => Some((OsString::from(name), OsString::from(value))),
+        None => std::env::var_os(variable).map(|value| (OsString::from(variable), value)),
+    }))
+}
+
+/// Plugins that are loaded.
+pub(super) struct Plugins {
+    loaded: Vec<Plugin>,
+    /// What is known with them.
+    pub(super) registry: Registry,
+}
+
+impl Plugins {
+    pub(super) fn is_empty(&self) -> bool {
+        self.loaded.is_empty()
+    }
+
+    /// Loads those again whose file changed; on a failure the old one serves on.
+    pub(super) async fn reload(&self) {
+        for plugin in &self.loaded {
+            let path = plugin.path().display();
+            match plugin.reload().await {
+                Ok(Reloaded::Changed) => tracing::info!(plugin = %path, "plugin.reloaded"),
+                Ok(Reloaded::Unchanged) => tracing::debug!(plugin = %path, "plugin.unchanged"),
+                Err(error) => tracing::error!(error = error.to_string(), "plugin.not-reloaded; the old one serves on"),
+            }
+        }
+    }
+}
