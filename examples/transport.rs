@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use greetd::registry::{Item, NoOptions};
-use greetd::transport::Dialled;
+use greetd::transport::{Dialled, Incoming};
 use greetd::{
     Acceptor, Address, Authority, BindError, Capabilities, ConnectError, Endpoint, Link, Listener, Registry, Server,
     Transport, async_trait,
@@ -87,11 +87,11 @@ impl Acceptor for Meeting {
 
     // Never waits for a peer, so that a slow one delays nobody: what takes time belongs into `Incoming::open`, which
     // runs in the session's own task.
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Box<dyn greetd::transport::Incoming>>>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Box<dyn Incoming>>>> {
         self.arrivals.poll_recv(cx).map(|arrived| {
             Ok(arrived.map(|stream| {
                 let arrival = Arrival { stream, local: self.name.clone(), remote: Address::Unnamed };
-                Box::new(arrival) as Box<dyn greetd::transport::Incoming>
+                Box::new(arrival) as Box<dyn Incoming>
             }))
         })
     }
@@ -105,7 +105,7 @@ struct Arrival {
 }
 
 #[async_trait]
-impl greetd::transport::Incoming for Arrival {
+impl Incoming for Arrival {
     fn remote(&self) -> &Address {
         &self.remote
     }
@@ -117,6 +117,9 @@ impl greetd::transport::Incoming for Arrival {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
+    // The conformance kit binds it, calls it, and goes through what it claims. It belongs into a test.
+    greetd::testing::transport_conforms(&Meet::default(), &"meet://kit".parse()?).await?;
+
     let meet: Arc<dyn Transport> = Arc::new(Meet::default());
     let mut registry = Registry::builtin();
     // The factory is asked once for each endpoint; all of them share who listens where.

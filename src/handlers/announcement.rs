@@ -4,15 +4,18 @@ use crate::error::Result;
 use crate::link::Peer;
 use crate::session::Session;
 
-/// Sends the answer once to whoever connects, who then sees the close; on datagrams in reply to each.
-pub(super) async fn tell<A: AsRef<[u8]>>(session: &mut Session, answer: impl Fn(&Peer) -> A) -> Result<()> {
+/// Sends the answer once to whoever connects, who then sees the close; on datagrams in reply to each. `write` appends
+/// it to a buffer that is used again.
+pub(super) async fn tell(session: &mut Session, write: impl Fn(&Peer, &mut Vec<u8>)) -> Result<()> {
+    let mut answer = Vec::new();
     if session.peer().connected() {
-        let answer = answer(session.peer());
-        return send_what_fits(session, answer.as_ref()).await;
+        write(session.peer(), &mut answer);
+        return send_what_fits(session, &answer).await;
     }
     while session.recv().await?.is_some() {
-        let answer = answer(session.peer());
-        send_what_fits(session, answer.as_ref()).await?;
+        answer.clear();
+        write(session.peer(), &mut answer);
+        send_what_fits(session, &answer).await?;
     }
     Ok(())
 }

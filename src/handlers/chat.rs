@@ -16,7 +16,9 @@
 //!   again, or is removed, as its service is set (`slow=drop|kick`).
 //! - Grow without bound: rooms, members, names, lines, and what waits for each member are limited.
 //! - Have a stranger flooded: a datagram's source may be forged, and one datagram would have the whole room sent there.
-//!   Whoever comes by datagrams from the internet repeats a code that only its address was sent.
+//!   Whoever comes by datagrams from the internet repeats a code that only its address was sent. Until then it hears
+//!   nothing but that code, three times at most, and only in answer to a nickname, so that two chats, or a chat and any
+//!   other responder, that are set upon each other fall silent. The rules for responders therefore do not hold for it.
 
 mod rooms;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `daytime`: the Daytime Protocol, RFC 867.
 
+use std::io::Write as _;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -35,7 +36,11 @@ impl Default for Daytime {
 #[async_trait]
 impl Handler for Daytime {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        tell(session, |peer| format!("{}{}", Timestamp::from((self.now)()), after_line(peer, "\r\n"))).await
+        tell(session, |peer, answer| {
+            write!(answer, "{}{}", Timestamp::from((self.now)()), after_line(peer, "\r\n"))
+                .expect("memory takes what is written to it");
+        })
+        .await
     }
 
     fn sessions(&self) -> Sessions {

@@ -80,7 +80,11 @@ impl QuoteOfTheDay {
 #[async_trait]
 impl Handler for QuoteOfTheDay {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        tell(session, |peer| [self.quote(), after_line(peer, "\r\n")].concat()).await
+        tell(session, |peer, answer| {
+            answer.extend_from_slice(self.quote().as_bytes());
+            answer.extend_from_slice(after_line(peer, "\r\n").as_bytes());
+        })
+        .await
     }
 
     fn sessions(&self) -> Sessions {

@@ -42,7 +42,7 @@ impl Default for Time {
 #[async_trait]
 impl Handler for Time {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        tell(session, |_| seconds_since_1900((self.now)())).await
+        tell(session, |_, answer| answer.extend(seconds_since_1900((self.now)()))).await
     }
 
     fn sessions(&self) -> Sessions {
