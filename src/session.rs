@@ -1,8 +1,8 @@
 //! A [`Session`] is one conversation, as its handler sees it: messages in, messages out.
 //!
-//! It owns what every handler would otherwise repeat, each in a file of its own: framing ([`framed`]), buffers that an
-//! idle conversation does not hold ([`buffers`]), backpressure and half-close ([`wire`]), unprompted messages
-//! ([`pusher`]).
+//! It owns what every handler would otherwise repeat, each in a file of its own: framing (`framed`), buffers that an
+//! idle conversation does not hold (`buffers`), backpressure and half-close ([`wire`]), unprompted messages
+//! (`pusher`).
 //!
 //! # When is it written?
 //! [`send`](Session::send) takes the message into a buffer. The buffer is written when the handler waits, for the next

@@ -11,7 +11,7 @@
 //!
 //! # What a peer cannot do
 //! - Forge a notice or a terminal sequence: what is relayed is one line behind its sender's name, and control
-//!   characters in it are replaced (see [`words`]).
+//!   characters in it are replaced (see `chat/words.rs`).
 //! - Hold up the others: nobody waits for a slow reader. It loses messages and is told how many as soon as it reads
 //!   again, or is removed, as its service is set (`slow=drop|kick`).
 //! - Grow without bound: rooms, members, names, lines, and what waits for each member are limited.

@@ -272,14 +272,14 @@ async fn a_relay_that_finds_itself_behind_a_name_refuses_and_does_not_call_again
         let behind = Behind { links: 2, remote: address(remote), ..Behind::over(Stage::Raw) };
         let (forward, mut targets) = behind.build("", scheme);
         let forward: Arc<dyn Handler> = Arc::new(forward);
-        for call in 0..2 {
+        for target in &mut targets {
             let mut peer = Rehearsal::from(forward.clone(), Stage::Raw, LOOPBACK);
             if is_refused {
                 let error = peer.ends().await.unwrap_err().to_string();
                 assert_eq!(error, format!("tcp://behind {ITSELF}"));
             } else {
                 peer.says("through").await;
-                assert_eq!(hears(&mut targets[call]).await, "through");
+                assert_eq!(hears(target).await, "through");
             }
         }
         if is_refused {
