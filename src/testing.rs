@@ -14,14 +14,24 @@
 
 mod conversation;
 pub mod framing;
+mod handler;
+mod layer;
+mod scripted;
 #[cfg(test)]
 mod tests;
 pub mod text;
 mod transport;
 
 use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
 
 pub use framing::framing_conforms;
+pub use handler::handler_conforms;
+pub use layer::layer_conforms;
+pub use scripted::{ScriptedAcceptor, ScriptedTransport};
 pub use transport::transport_conforms;
 
 /// How a check ended.
@@ -57,6 +67,16 @@ impl std::error::Error for Failure {}
 /// Fails with the sentence unless the condition holds.
 fn check(holds: bool, sentence: impl FnOnce() -> String) -> Outcome {
     if holds { Ok(()) } else { Err(Failure(sentence())) }
+}
+
+/// Names the step at which it failed.
+fn step(name: &str, outcome: Outcome) -> Outcome {
+    outcome.map_err(|failure| Failure(format!("{name}: {failure}")))
+}
+
+/// A panic is a failure like any other.
+async fn guarded<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|_| Failure::new("it panics"))
 }
 
 /// Bytes as a failure shows them.

@@ -3,9 +3,11 @@
 //! The lists come from the registry: whatever is added and cannot be tried here fails the suite. Framings have a suite
 //! of their own, `tests/framings.rs`.
 
+use std::sync::Arc;
+
 use greetd::registry::Kind;
-use greetd::testing::{Outcome, transport_conforms};
-use greetd::{Endpoint, Registry};
+use greetd::testing::{Outcome, handler_conforms, layer_conforms, transport_conforms};
+use greetd::{Endpoint, Layer, Registry, Server};
 
 /// The endpoints at which a transport is tried: one for each kind of link and of address that it has.
 fn endpoints(transport: &str, folder: &std::path::Path) -> Vec<String> {
@@ -35,5 +37,42 @@ async fn every_transport_conforms() {
         for endpoint in endpoints(transport.name, folder.path()) {
             try_transport(&endpoint).await.unwrap_or_else(|failure| panic!("{endpoint}: {failure}"));
         }
+    }
+}
+
+/// The options of a layer's two sides, the server's and the client's; several where it is several things.
+fn sides(layer: &str) -> Vec<(&'static str, &'static str)> {
+    match layer {
+        "faults" => vec![("", ""), ("?jitter=5ms&split=0.5&coalesce=0.1", "?delay=1ms")],
+        other => panic!("say here how to open `{other}`"),
+    }
+}
+
+fn layer(name: &str, options: &str) -> (Arc<dyn Layer>, Endpoint) {
+    let endpoint: Endpoint = format!("{name}+tcp://127.0.0.1:0{options}").parse().unwrap();
+    let service = Registry::builtin().service(&endpoint, "echo").unwrap();
+    (service.layers[0].clone(), endpoint)
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_layer_conforms() {
+    for item in Registry::builtin().items(Kind::Layer) {
+        for (server, client) in sides(item.name) {
+            let ((server, _), (client, to)) = (layer(item.name, server), layer(item.name, client));
+            let outcome = layer_conforms(&*server, &*client, &to).await;
+            outcome.unwrap_or_else(|failure| panic!("{to}: {failure}"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_handler_conforms() {
+    let registry = Registry::builtin();
+    let service = registry.service(&"memory://behind".parse().unwrap(), "echo").unwrap();
+    let _behind = Server::new().serve(service).bind().await.unwrap().start();
+    for item in registry.items(Kind::Handler) {
+        let spec = if item.name == "forward" { "forward?to=memory://behind" } else { item.name };
+        let handler = registry.handler(spec).unwrap().handler;
+        handler_conforms(handler).await.unwrap_or_else(|failure| panic!("{spec}: {failure}"));
     }
 }

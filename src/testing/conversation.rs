@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use tokio::time::timeout;
 use super::{Failure, Outcome, check, in_short};
 use crate::error::{Error, Result};
 use crate::framings::length::{Length, Prefix};
+use crate::framings::raw::Raw;
 use crate::link::{Capabilities, Link, MessageStream};
 use crate::random::Random;
 use crate::session::{Framed, WATERMARK};
@@ -24,7 +26,7 @@ const LARGE: usize = 1 << 20;
 const TOO_MUCH_UNREAD: usize = 64 << 20;
 
 /// How long nothing must move before it counts as waiting.
-const STILL: Duration = Duration::from_millis(200);
+pub(super) const STILL: Duration = Duration::from_millis(200);
 
 /// What does not come to an end is a failure that names it.
 pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> Result<T, Failure> {
@@ -52,11 +54,19 @@ impl End {
         }
     }
 
+    /// A link as it is, to say things over it that are no messages.
+    pub(super) fn unframed(link: Link) -> Self {
+        match link {
+            Link::Messages(messages) => End(messages),
+            Link::Bytes(bytes) => End(Box::new(Framed::new(bytes, Arc::new(Raw { largest: LARGE })))),
+        }
+    }
+
     /// Takes a message, waiting while too much is under way, and writes it unless that would wait.
     pub(super) async fn give(&mut self, message: &[u8]) -> Result<()> {
         poll_fn(|cx| {
             if self.0.buffered() < WATERMARK {
-                return std::task::Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(()));
             }
             self.0.poll_flush(cx)
         })
@@ -131,13 +141,13 @@ pub(super) async fn large_messages(a: &mut End, b: &mut End, claimed: Capabiliti
         // Both write before they read, and must still come to an end: reading goes on while writing waits.
         let mut received = None;
         let both = poll_fn(|cx| {
-            if received.is_none() {
-                if let std::task::Poll::Ready(message) = end.0.poll_recv(cx) {
-                    received = Some(message);
-                }
+            if received.is_none()
+                && let Poll::Ready(message) = end.0.poll_recv(cx)
+            {
+                received = Some(message);
             }
             let flushed = end.0.poll_flush(cx);
-            if received.is_some() { flushed } else { std::task::Poll::Pending }
+            if received.is_some() { flushed } else { Poll::Pending }
         });
         sent(within("a large message", both).await?)?;
         let arrived = matches!(&received, Some(Ok(Some(message))) if message == theirs);

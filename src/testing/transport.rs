@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::conversation::{
     End, PATIENCE, drop_ends, exchange, half_close, large_messages, many_messages, slow_reader, within,
 };
-use super::{Failure, Outcome, check, in_short};
+use super::{Failure, Outcome, check, in_short, step};
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::link::Capabilities;
@@ -85,11 +85,6 @@ fn is_same(address: &Address, expected: &Address) -> bool {
 
 fn same(what: &str, address: &Address, expected: &Address) -> Outcome {
     check(is_same(address, expected), || format!("{what} is said to be `{address}`, and it is `{expected}`"))
-}
-
-/// Names the step at which it failed.
-fn step(name: &str, outcome: Outcome) -> Outcome {
-    outcome.map_err(|failure| Failure::new(format!("{name}: {failure}")))
 }
 
 struct Connections<'a> {
@@ -350,11 +345,11 @@ impl Datagrams<'_> {
             format!("to a caller, one of {size} bytes comes to {refused:?}")
         })?;
         // A socket of another family may carry more; what it takes, it must not cut.
-        if self.send(&caller.local.clone(), &payload, size).await?.is_ok() {
-            if let Ok(received) = timeout(EACH, caller.end.receive()).await {
-                let whole = matches!(&received, Ok(Some(message)) if message.len() == size);
-                check(whole, || format!("one of {size} bytes is sent, and does not arrive whole"))?;
-            }
+        if self.send(&caller.local.clone(), &payload, size).await?.is_ok()
+            && let Ok(received) = timeout(EACH, caller.end.receive()).await
+        {
+            let whole = matches!(&received, Ok(Some(message)) if message.len() == size);
+            check(whole, || format!("one of {size} bytes is sent, and does not arrive whole"))?;
         }
         self.exchange(caller, b"it goes on").await
     }

@@ -43,6 +43,27 @@ pub use self::network::Network;
 /// The size in bytes of the largest message of `kind=messages`.
 pub const LARGEST_MESSAGE: usize = 1 << 20;
 
+/// What `kind=messages` can do.
+pub const MESSAGES: Capabilities =
+    Capabilities { boundaries: true, largest: Some(LARGEST_MESSAGE), ..Capabilities::BYTES };
+
+/// Two ends of a stream of bytes that nobody bound or called, for tests of what is put over one.
+pub fn bytes_pair() -> (Link, Link) {
+    let (near, far) = perfect_pair();
+    (links::bytes(near), links::bytes(far))
+}
+
+/// The same of messages.
+pub fn messages_pair() -> (Link, Link) {
+    let (near, far) = perfect_pair();
+    (links::messages(near), links::messages(far))
+}
+
+fn perfect_pair() -> (links::End, links::End) {
+    let lane = || (Fates::new(&Faults::default(), 0), Settings::default().buffer.bytes());
+    links::pair([lane(), lane()])
+}
+
 /// The transport `memory`.
 #[derive(Debug, Clone)]
 pub struct Memory {
@@ -163,13 +184,7 @@ impl Transport for Memory {
         let faults = self.faults.clone().unwrap_or_default();
         match self.settings.kind {
             Kind::Stream => Capabilities::BYTES,
-            Kind::Messages => Capabilities {
-                boundaries: true,
-                reliable: faults.is_reliable(),
-                ordered: faults.is_ordered(),
-                largest: Some(LARGEST_MESSAGE),
-                ..Capabilities::BYTES
-            },
+            Kind::Messages => Capabilities { reliable: faults.is_reliable(), ordered: faults.is_ordered(), ..MESSAGES },
             Kind::Datagrams => Capabilities::DATAGRAMS,
         }
     }
