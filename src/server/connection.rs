@@ -10,6 +10,7 @@ use tracing::Instrument;
 use super::conversation::{Ending, converse};
 use super::listening::Listening;
 use super::permits::Permit;
+use super::shutdown::Shutdown;
 use crate::address::Address;
 use crate::error::Error;
 use crate::event::{CloseReason, Event, Refusal, Totals};
@@ -27,21 +28,27 @@ pub(super) async fn run(listening: Arc<Listening>, incoming: Box<dyn Incoming>, 
         .await;
     record.totals = session.wire().lock().totals();
     if ending.orderly {
-        close(session, service.limits.write_timeout).await;
+        close(session, service.limits.write_timeout, &listening.hub.shutdown).await;
     }
     record.end(&ending);
     drop(permit);
     listening.hub.session_ended.notify_one();
 }
 
-/// Lets the peer take what is left, at its own speed, as long as it takes any of it within the write clock.
-async fn close(mut session: Session, limit: Duration) {
+/// Lets the peer take what is left, at its own speed, as long as it takes any of it within the write clock. Then it waits
+/// for the peer to close as well, unless the server drains: who has nothing to say any more holds up nobody's end.
+async fn close(mut session: Session, limit: Duration, shutdown: &Shutdown) {
     while timeout(limit, session.finish()).await.is_err() {
         if !session.wire().lock().take_progress() {
             return;
         }
     }
-    let _ = timeout(limit, session.close()).await;
+    tokio::select! {
+        // In this order what has come is read in any case: closing a socket with unread data resets the connection.
+        biased;
+        _ = timeout(limit, session.close()) => {}
+        () = shutdown.draining() => {}
+    }
 }
 
 /// Opens link and layers under the handshake clock. What fails here is counted and is no session.
