@@ -50,12 +50,14 @@ fn describe(holder: &Holder) -> String {
         0 => "no process any more".to_owned(),
         _ => format!("a process of user {} (run as root to see which)", socket.uid),
     });
-    format!("{owner} has {} {} open: {}", socket.protocol, socket.local, facts.join(", "))
+    let have = if holder.processes.len() > 1 { "have" } else { "has" };
+    format!("{owner} {have} {} {} open: {}", socket.protocol, socket.local, facts.join(", "))
 }
 
 fn describe_unix(holder: &UnixHolder) -> String {
     let owner = owner(&holder.processes).unwrap_or_else(|| "a process of another user".to_owned());
-    format!("{owner} has {} open{}", holder.socket.local, if holder.socket.listening { ": listening" } else { "" })
+    let have = if holder.processes.len() > 1 { "have" } else { "has" };
+    format!("{owner} {have} {} open{}", holder.socket.local, if holder.socket.listening { ": listening" } else { "" })
 }
 
 /// A socket is often open in a process and in its children: the first is named, the others counted.
