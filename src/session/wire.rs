@@ -57,6 +57,8 @@ pub(crate) struct Wire {
     peer_ended: bool,
     /// We will send no more.
     finished: bool,
+    /// The peer was told so.
+    told: bool,
     /// `recv` gives `None` as soon as nothing is there to be received.
     ending: bool,
     /// Set by each write that moved something; the write clock looks at it.
@@ -75,6 +77,7 @@ impl Wire {
             receiving: false,
             peer_ended: false,
             finished: false,
+            told: false,
             ending: false,
             progressed: false,
             driver: None,
@@ -169,11 +172,14 @@ impl Wire {
         let before = self.buffered();
         let polled = match &mut self.link {
             None => Poll::Ready(Ok(())),
+            // Whoever closes a session has often finished it before: once is enough for the peer, and for the kernel.
+            Some(_) if self.told => Poll::Ready(Ok(())),
             Some(WireLink::Framed(framed)) => framed.poll_finish(cx),
             Some(WireLink::Messages(messages)) => messages.poll_finish(cx),
             Some(WireLink::Shared(socket)) => socket.poll_flush(cx).map(Ok),
         };
         self.finished = true;
+        self.told = matches!(polled, Poll::Ready(Ok(())));
         self.progressed |= self.buffered() < before;
         polled
     }
