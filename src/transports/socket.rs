@@ -2,8 +2,9 @@
 //!
 //! [`SocketOptions`] are read from an endpoint's query. [`SocketOptions::bind`] makes the listening side's socket:
 //! names resolved, every option set before `bind`, or a socket adopted that this process inherited.
-//! [`SocketOptions::remotes`] and [`SocketOptions::unconnected`] serve the calling side. An error names the system
-//! call that failed.
+//! [`SocketOptions::remotes`] and [`SocketOptions::unconnected`] serve the calling side. [`unix::UnixOptions`] do both
+//! for Unix sockets. [`SocketAcceptor`] accepts from any socket that listens, and [`links`] makes links of what it
+//! accepts. An error names the system call that failed.
 
 mod accept;
 mod bind;
@@ -21,6 +22,7 @@ pub mod unix;
 use std::fmt;
 use std::io;
 
+use rustix::io::Errno;
 use serde::Deserialize;
 
 pub use self::accept::SocketAcceptor;
@@ -137,6 +139,10 @@ impl FailedStep {
     pub fn on_connect(self, to: &Endpoint) -> ConnectError {
         ConnectError::new(to, self.call, self.source)
     }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
 }
 
 /// Refuses, by its name, an option that was given and would have to be set on an inherited socket.

@@ -13,7 +13,6 @@ use socket2::{SockRef, Socket, Type};
 use tokio::net::TcpSocket;
 
 use super::socket::{self, Bound, FailedStep, SocketAcceptor, SocketOptions, links, names};
-use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::link::{Capabilities, Link};
 use crate::options::OptionDoc;
@@ -72,11 +71,10 @@ impl Tcp {
             socket::listen(&socket, self.options.backlog)?;
         }
         let set_nodelay = self.nodelay_of_accepted(&socket)?;
-        let failed = |error| FailedStep::new("listen", error);
-        let known_local = match names::local(&socket).map_err(failed)? {
-            Address::Ip(address) if address.ip().is_unspecified() || inherited => None,
-            specific => Some(specific),
-        };
+        let bound_to = names::local(&socket).map_err(|error| FailedStep::new("getsockname", error))?;
+        // What another process made may be open to more than it says (IP_TRANSPARENT; ip(7)).
+        let is_specific = !inherited && bound_to.canonical_ip().is_some_and(|ip| !ip.is_unspecified());
+        let known_local = is_specific.then_some(bound_to);
         let open = move |socket: OwnedFd, remote| {
             if let Some(nodelay) = set_nodelay {
                 SockRef::from(&socket).set_tcp_nodelay(nodelay)?;
@@ -84,7 +82,7 @@ impl Tcp {
             let local = known_local.clone().map_or_else(|| names::local(&socket), Ok)?;
             Ok(Dialled::new(links::tcp(socket)?, local, remote))
         };
-        SocketAcceptor::new(socket, open).map_err(failed)
+        SocketAcceptor::new(socket, open)
     }
 
     /// What must be set on each accepted socket. It has the options of the one that listens, which are not ours to set
@@ -177,6 +175,14 @@ mod tests {
             let _client = call(format!("tcp://{ip}:{port}")).await;
             assert_eq!(accept(&mut acceptor).await.local.to_string(), format!("{seen}:{port}"));
         }
+    }
+
+    #[tokio::test]
+    async fn every_ipv4_address_of_an_ipv6_socket_is_told_as_well() {
+        let mut acceptor = listen("tcp://[::ffff:0.0.0.0]:0").await;
+        let port = port(&acceptor);
+        let _client = call(format!("tcp://127.0.0.2:{port}")).await;
+        assert_eq!(accept(&mut acceptor).await.local.to_string(), format!("[::ffff:127.0.0.2]:{port}"));
     }
 
     #[tokio::test]

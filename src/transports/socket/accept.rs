@@ -11,6 +11,7 @@ use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::FailedStep;
 use super::file::SocketFile;
 use super::names;
 use super::reactor::register;
@@ -36,14 +37,11 @@ impl SocketAcceptor {
     pub fn new(
         socket: Socket,
         open: impl Fn(OwnedFd, Address) -> io::Result<Dialled> + Send + Sync + 'static,
-    ) -> io::Result<Self> {
-        let local = names::local(&socket)?;
-        Ok(SocketAcceptor {
-            file: None,
-            socket: register(socket.into(), Interest::READABLE)?,
-            local,
-            open: Arc::new(open),
-        })
+    ) -> Result<Self, FailedStep> {
+        let local = names::local(&socket).map_err(|error| FailedStep::new("getsockname", error))?;
+        let socket = register(socket.into(), Interest::READABLE)
+            .map_err(|error| FailedStep::new("epoll_ctl(EPOLL_CTL_ADD)", error))?;
+        Ok(SocketAcceptor { file: None, socket, local, open: Arc::new(open) })
     }
 
     /// The same, with the file that goes when it is dropped.

@@ -3,12 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Socket, Type};
 
 use super::inherited::{Wanted, adopt};
 use super::resolve::Family;
-use super::{FailedStep, SocketOptions, V6Only};
+use super::{FailedStep, SocketOptions, V6Only, is};
 use crate::endpoint::{Authority, Endpoint};
 use crate::transport::BindError;
 
@@ -30,7 +31,7 @@ impl SocketOptions {
     pub async fn bind(&self, at: &Endpoint, kind: Type) -> Result<Bound, BindError> {
         let bound = match &at.authority {
             Authority::Fd(name) => self.adopt(name, kind, at.transport()),
-            _ => self.bind_first(at, kind).await.map(|socket| Bound { socket, inherited: false }),
+            _ => self.candidates(at).await.and_then(|candidates| self.bind_one_of(&candidates, kind)),
         };
         bound.map_err(|step| step.on_bind(at))
     }
@@ -58,15 +59,14 @@ impl SocketOptions {
         Ok(Bound { socket: adopt(name, Wanted::ip(kind), transport)?, inherited: true })
     }
 
-    async fn bind_first(&self, at: &Endpoint, kind: Type) -> Result<Socket, FailedStep> {
-        let candidates = self.candidates(at).await?;
+    fn bind_one_of(&self, candidates: &[SocketAddr], kind: Type) -> Result<Bound, FailedStep> {
         let Some((last, preferred)) = candidates.split_last() else {
             return Err(FailedStep::unsuitable("it stands for no address"));
         };
         for address in preferred {
             match self.bind_to(*address, kind) {
                 Err(step) if is_absent(&step.source) => {
-                    tracing::warn!(endpoint = at.brief(), "{}: {}; trying the next address", step.call, step.source);
+                    tracing::warn!("{}: {}; trying the next address", step.call, step.source);
                 }
                 outcome => return outcome,
             }
@@ -74,7 +74,7 @@ impl SocketOptions {
         self.bind_to(*last, kind)
     }
 
-    fn bind_to(&self, address: SocketAddr, kind: Type) -> Result<Socket, FailedStep> {
+    fn bind_to(&self, address: SocketAddr, kind: Type) -> Result<Bound, FailedStep> {
         let socket = new_socket(address, kind)?;
         let is_stream = kind == Type::STREAM;
         set("SO_REUSEADDR", socket.set_reuse_address(self.reuse_addr.unwrap_or(is_stream)))?;
@@ -91,7 +91,7 @@ impl SocketOptions {
         }
         self.set_device_and_buffers(&socket)?;
         socket.bind(&address.into()).map_err(|error| FailedStep::new(format!("bind({address})"), error))?;
-        Ok(socket)
+        Ok(Bound { socket, inherited: false })
     }
 
     /// What `IPV6_V6ONLY` is set to: always something, because a sysctl flips the default, unless that is asked for.
@@ -134,17 +134,11 @@ impl Buffer {
     pub fn resize(self, socket: &Socket, asked: usize) -> Result<(), FailedStep> {
         // The kernel takes a C int, and doubles it for its own bookkeeping (socket(7)).
         let asked = asked.min(i32::MAX as usize / 2);
-        let (option, sysctl) = match self {
-            Buffer::Receive => ("SO_RCVBUF", "net.core.rmem_max"),
-            Buffer::Send => ("SO_SNDBUF", "net.core.wmem_max"),
+        let result = match self {
+            Buffer::Receive => socket.set_recv_buffer_size(asked),
+            Buffer::Send => socket.set_send_buffer_size(asked),
         };
-        set(
-            option,
-            match self {
-                Buffer::Receive => socket.set_recv_buffer_size(asked),
-                Buffer::Send => socket.set_send_buffer_size(asked),
-            },
-        )?;
+        set(self.option(), result)?;
         if self.size(socket)? < asked {
             let forced = match self {
                 Buffer::Receive => sockopt::set_socket_recv_buffer_size_force(socket, asked),
@@ -152,7 +146,7 @@ impl Buffer {
             };
             if forced.is_err() {
                 let given = self.size(socket)?;
-                tracing::warn!(asked, given, "the kernel limits {option}; raise {sysctl}");
+                tracing::warn!(asked, given, "the kernel limits {}; raise {}", self.option(), self.sysctl());
             }
         }
         Ok(())
@@ -163,7 +157,22 @@ impl Buffer {
             Buffer::Receive => socket.recv_buffer_size(),
             Buffer::Send => socket.send_buffer_size(),
         };
-        doubled.map(|doubled| doubled / 2).map_err(|error| FailedStep::new("getsockopt(SO_RCVBUF, SO_SNDBUF)", error))
+        let failed = |error| FailedStep::new(format!("getsockopt({})", self.option()), error);
+        doubled.map(|doubled| doubled / 2).map_err(failed)
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Buffer::Receive => "SO_RCVBUF",
+            Buffer::Send => "SO_SNDBUF",
+        }
+    }
+
+    fn sysctl(self) -> &'static str {
+        match self {
+            Buffer::Receive => "net.core.rmem_max",
+            Buffer::Send => "net.core.wmem_max",
+        }
     }
 }
 
@@ -179,8 +188,7 @@ fn set(option: &str, result: io::Result<()>) -> Result<(), FailedStep> {
 
 /// Whether this machine lacks the address or its whole family, rather than the right or the room to use it.
 fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+    is(error, Errno::ADDRNOTAVAIL) || is(error, Errno::AFNOSUPPORT)
 }
 
 #[cfg(test)]
@@ -256,6 +264,18 @@ mod tests {
             assert!(error.starts_with(&format!("failed to bind tcp://{ip}:0: bind({ip}:0): Cannot assign")), "{error}");
             assert!(bind(&format!("tcp://{ip}:0?freebind"), Type::STREAM).await.is_ok());
         }
+    }
+
+    #[test]
+    fn an_address_that_this_machine_lacks_is_passed_over_and_one_that_is_taken_is_not() {
+        let options = SocketOptions::default();
+        let [lacking, here]: [SocketAddr; 2] = ["192.0.2.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
+        let bound = options.bind_one_of(&[lacking, here], Type::DGRAM).unwrap().socket;
+        assert_eq!(address(&bound).ip(), here.ip());
+        let step = options.bind_one_of(&[address(&bound), here], Type::DGRAM).unwrap_err();
+        assert_eq!(step.source.kind(), io::ErrorKind::AddrInUse);
+        let step = options.bind_one_of(&[lacking, lacking], Type::DGRAM).unwrap_err();
+        assert_eq!(step.source.kind(), io::ErrorKind::AddrNotAvailable);
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use nix::sys::stat::fchmod;
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::FailedStep;
+use super::{FailedStep, is};
 
 /// How long, and in which steps, the directory's lock is waited for. It is held for the length of a few system calls.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -164,10 +164,6 @@ fn hold(path: &Path) -> io::Result<File> {
 /// Gives back what the umask took. It goes through the descriptor, lest the path stand for another file by now.
 fn restore_mode(held: &File, mode: u32) -> io::Result<()> {
     fs::set_permissions(format!("/proc/self/fd/{}", held.as_raw_fd()), Permissions::from_mode(mode))
-}
-
-pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno.raw_os_error())
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::bind::Buffer;
-use super::file::{self, SocketFile, is};
+use super::file::{self, SocketFile};
 use super::inherited::{Wanted, adopt};
-use super::{FailedStep, SocketAcceptor, doc, listen, names};
+use super::{FailedStep, SocketAcceptor, doc, is, listen, names};
 use crate::address::Address;
 use crate::endpoint::{Authority, Endpoint};
 use crate::link::Link;
@@ -158,8 +158,7 @@ impl UnixOptions {
     /// The listener of a transport whose connected sockets become links in this way.
     pub async fn accept(&self, at: &Endpoint, kind: Type, link: MakeLink) -> Result<Listener, BindError> {
         let BoundUnix { file, socket } = self.bind(at, kind).await?;
-        let failed = |error| BindError::new(at, "listen", error);
-        let local = names::local(&socket).map_err(failed)?;
+        let local = names::local(&socket).map_err(|error| BindError::new(at, "getsockname", error))?;
         let send_buffer = self.send_buffer;
         let open = move |socket: OwnedFd, remote| {
             if let Some(size) = send_buffer {
@@ -168,7 +167,7 @@ impl UnixOptions {
             }
             conversation(socket, link, local.clone(), remote)
         };
-        let acceptor = SocketAcceptor::new(socket, open).map_err(failed)?;
+        let acceptor = SocketAcceptor::new(socket, open).map_err(|step| step.on_bind(at))?;
         Ok(Listener::Connections(Box::new(acceptor.with_file(file))))
     }
 
