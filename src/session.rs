@@ -1,7 +1,7 @@
 //! A [`Session`] is one conversation, as its handler sees it: messages in, messages out.
 //!
 //! It owns what every handler would otherwise repeat, each in a file of its own: framing (`framed`), buffers that an
-//! idle conversation does not hold (`buffers`), backpressure and half-close ([`wire`]), unprompted messages
+//! idle conversation does not hold (`buffers`), backpressure and half-close (`wire`), unprompted messages
 //! (`pusher`).
 //!
 //! # When is it written?

@@ -171,7 +171,7 @@ impl<'a> Visit<'a> {
             pusher,
             end: after_line(peer, "\n"),
             connected: peer.connected(),
-            room: chat.settings.room.clone(),
+            room: chat.settings.room.to_ascii_lowercase(),
             proof: forgeable.then(|| Proof { code: code(), name: None, chances: Some(CHANCES) }),
             membership: None,
         }
@@ -192,6 +192,8 @@ impl<'a> Visit<'a> {
         }
         let line = words::clean(line);
         match (Said::parse(&line), &self.membership) {
+            // A new session would have new chances.
+            (Said::Quit, _) if self.proof.is_some() => Reply::Silence,
             (Said::Quit, _) => Reply::Goodbye,
             (Said::Join(room), _) => self.join(room),
             (Said::Here(code), _) if self.proof.is_some() => self.prove(code),

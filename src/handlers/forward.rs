@@ -44,8 +44,6 @@ use direction::Direction;
 
 /// How long a target that cannot be told of an end may go on answering what came before it.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-/// The server's own clock holds for the side that called.
-const NO_CLOCK: Duration = Duration::MAX;
 
 /// What [`Forward`] is made from.
 #[derive(Debug, Clone, Deserialize)]
@@ -144,8 +142,9 @@ impl Forward {
         let silence = if far_way.half_close { limits.idle_timeout } else { limits.idle_timeout.min(LAST_ANSWERS) };
         let (from_near, to_near) = near.split();
         let (from_far, to_far) = far.split();
-        let mut there = Direction::new(from_near, to_far, limits.write_timeout, far_way.reliable);
-        let mut back = Direction::new(from_far, to_near, NO_CLOCK, near_way.reliable);
+        let mut there = Direction::new(from_near, to_far, Some(limits.write_timeout), far_way.reliable);
+        // The server has a clock of its own for the side that called.
+        let mut back = Direction::new(from_far, to_near, None, near_way.reliable);
         loop {
             let near_is_gone = there.ended() && !near_way.half_close;
             let far_is_gone = back.ended() && !far_way.half_close;

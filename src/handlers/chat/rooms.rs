@@ -138,9 +138,11 @@ impl Membership {
         &self.name
     }
 
-    /// Says a line of text to all others in the room.
+    /// Says a line of text to all others in the room. Who was removed and does not know yet says nothing.
     pub(super) fn say(&self, text: &str) {
-        if let Some(room) = self.rooms.lock().get_mut(&self.room) {
+        let mut by_name = self.rooms.lock();
+        let room = by_name.get_mut(&self.room);
+        if let Some(room) = room.filter(|room| room.members.iter().any(|member| member.number == self.number)) {
             room.tell(Some(self.number), &format!("<{}> {text}", self.name));
         }
     }

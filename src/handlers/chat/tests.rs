@@ -243,6 +243,7 @@ async fn a_code_is_not_guessed() {
     }
     forger.says(format!("/here {wrong}")).await;
     forger.says(format!("/here {code}")).await;
+    forger.says("/quit").await;
     forger.says("bob").await;
     assert!(forger.hears_nothing_more().await, "it had its chances");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, Result};
 use crate::session::{Receiving, Sending};
@@ -14,16 +14,18 @@ pub(super) struct Direction<'a> {
     to: Sending<'a>,
     /// Received, and not yet taken by the other side.
     held: Option<Bytes>,
-    /// How long the other side may take nothing.
-    patience: Duration,
+    /// How long the other side may take nothing; none where somebody else has a clock for that.
+    patience: Option<Duration>,
+    /// Since when it has taken nothing. A step may be begun many times over before it is done.
+    waiting_since: Option<Instant>,
     /// Whether what cannot be sent is an error rather than a loss.
     reliable: bool,
     ended: bool,
 }
 
 impl<'a> Direction<'a> {
-    pub(super) fn new(from: Receiving<'a>, to: Sending<'a>, patience: Duration, reliable: bool) -> Self {
-        Direction { from, to, held: None, patience, reliable, ended: false }
+    pub(super) fn new(from: Receiving<'a>, to: Sending<'a>, patience: Option<Duration>, reliable: bool) -> Self {
+        Direction { from, to, held: None, patience, waiting_since: None, reliable, ended: false }
     }
 
     /// Whether the one side will send no more, and the other one was told.
@@ -42,15 +44,20 @@ impl<'a> Direction<'a> {
                 None => self.to.finish().await,
             }
         };
-        let sent = timeout(self.patience, sending).await.unwrap_or_else(|_| {
-            Err(Error::handler(format!("the target took nothing of what it was sent for {:?}", self.patience)))
-        });
+        let sent = tokio::select! {
+            biased;
+            sent = sending => sent,
+            waited = out_of_patience(&mut self.waiting_since, self.patience) => {
+                Err(Error::handler(format!("the target took nothing of what it was sent for {waited:?}")))
+            }
+        };
         match sent {
             // A datagram that is too long for the other side is lost alone, as on any link that it does not fit.
             Err(Error::TooLong { .. }) if !self.reliable => {}
             sent => sent?,
         }
         self.ended = self.held.take().is_none();
+        self.waiting_since = None;
         // Links that never wait must not keep the other direction, or other sessions, from their turn.
         tokio::task::consume_budget().await;
         Ok(())
@@ -67,4 +74,12 @@ impl<'a> Direction<'a> {
             }
         }
     }
+}
+
+/// Looks at the clock only once there is something to wait for.
+async fn out_of_patience(waiting_since: &mut Option<Instant>, patience: Option<Duration>) -> Duration {
+    let Some(patience) = patience else { return std::future::pending().await };
+    let since = *waiting_since.get_or_insert_with(Instant::now);
+    sleep_until(since + patience).await;
+    patience
 }

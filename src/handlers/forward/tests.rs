@@ -195,6 +195,27 @@ async fn a_target_that_takes_nothing_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_target_that_talks_and_takes_nothing_is_given_up_too() {
+    let (mut peer, mut target) = scene(Stage::Messages, Stage::Raw, "write-timeout=7s");
+    let begin = Instant::now();
+    let (mut hearing, mut saying) = peer.client().split();
+    let says = async { while saying.send(&[b'x'; 1000]).await.is_ok() && saying.flush().await.is_ok() {} };
+    let hears = async { while matches!(hearing.recv().await, Ok(Some(_))) {} };
+    let talks = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let said = target.send(b"more!").await;
+            if said.is_err() || target.flush().await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::join!(says, hears, talks);
+    assert!((7..=8).contains(&begin.elapsed().as_secs()), "it took {:?}", begin.elapsed());
+    assert!(peer.ends().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_one_side_has_ended_the_other_may_be_silent_for_its_idle_time() {
     for (far, silence) in [(Stage::Raw, 20), (Stage::Datagrams, 1)] {
         let (mut peer, mut target) = scene(Stage::Raw, far, "idle-timeout=20s");
