@@ -178,7 +178,10 @@ impl Bound {
     /// When it is called outside of a tokio runtime.
     pub fn start(self) -> Running {
         let own = Arc::new(OwnListeners::default());
-        own.replace(self.listeners.iter().map(|(listening, _)| listening.local.clone()));
+        // Only those that datagrams come from: a port of a listener for connections may well be a client's.
+        let responds = |listener: &Listener| matches!(listener, Listener::Datagrams(_));
+        let responders = self.listeners.iter().filter(|(_, listener)| responds(listener));
+        own.replace(responders.map(|(listening, _)| listening.local.clone()));
         let mut tasks = JoinSet::new();
         for (listening, listener) in self.listeners {
             listening

@@ -17,7 +17,7 @@ use greetd::lab::topology::{
 };
 use greetd::transport::{Datagram, Transmit};
 use greetd::transports::udp::Udp;
-use greetd::{Address, DatagramSocket, Link, Listener, MessageStream, Transport};
+use greetd::{Address, DatagramSocket, Link, Listener, MessageStream, Registry, Server, Transport};
 use support::netns::{on, set_mtu, two_hosts};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -25,9 +25,9 @@ use tokio::time::timeout;
 /// How long to wait for what must come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type Server = Box<dyn DatagramSocket>;
+type Port = Box<dyn DatagramSocket>;
 
-fn listen(host: &Host, at: &str) -> (Server, u16) {
+fn listen(host: &Host, at: &str) -> (Port, u16) {
     let endpoint = format!("udp://{at}:0").parse().unwrap();
     let listener = on(host, async move { Udp::default().bind(&endpoint).await.unwrap() });
     let Listener::Datagrams(socket) = listener else { panic!("udp has no connections") };
@@ -57,7 +57,7 @@ fn plain(host: &Host, connected_to: Option<SocketAddr>) -> UdpSocket {
     })
 }
 
-async fn receive(server: &mut Server) -> Datagram {
+async fn receive(server: &mut Port) -> Datagram {
     let mut came = VecDeque::new();
     let received = timeout(PATIENCE, poll_fn(|cx| server.poll_recv(cx, &mut came)));
     received.await.expect("a datagram comes").unwrap();
@@ -65,7 +65,7 @@ async fn receive(server: &mut Server) -> Datagram {
     came.remove(0).unwrap()
 }
 
-async fn answer(server: &mut Server, to: &Datagram, payload: &[u8]) -> io::Result<usize> {
+async fn answer(server: &mut Port, to: &Datagram, payload: &[u8]) -> io::Result<usize> {
     let transmit = Transmit { remote: &to.remote, local: &to.local, payload, segment: payload.len().max(1) };
     poll_fn(|cx| server.poll_send(cx, &transmit)).await
 }
@@ -227,4 +227,18 @@ async fn a_host_that_does_not_exist_is_unreachable_and_costs_the_listener_nothin
     assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
     answer(&mut server, &came, b"y").await.unwrap();
     assert_eq!(hear(&client).await.0, 1);
+}
+
+#[tokio::test]
+async fn a_client_is_answered_though_a_listener_for_connections_has_the_same_port() {
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = client.local_addr().unwrap().port();
+    let registry = Registry::builtin();
+    let service = |endpoint: &str| registry.service(&endpoint.parse().unwrap(), "echo").unwrap();
+    let server = Server::new().serve(service(&format!("tcp://127.0.0.1:{port}"))).serve(service("udp://127.0.0.1:0"));
+    let bound = server.bind().await.unwrap();
+    let responder = bound.listeners()[1].address.ip().unwrap();
+    let _running = bound.start();
+    client.send_to(b"x", responder).await.unwrap();
+    assert_eq!(hear(&client).await, (1, responder));
 }
