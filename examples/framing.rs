@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greetd::bytes::{Buf, BufMut, Bytes, BytesMut};
-use greetd::framing::OVERHEAD;
+use greetd::framing::SLACK;
 use greetd::registry::{Item, NoOptions};
 use greetd::{Endpoint, Framing, FramingError, Registry, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +22,7 @@ const ESC_ESC: u8 = 0o335;
 
 /// Messages between END bytes. Empty ones are no messages: an END more than needed clears noise off the line.
 struct Slip {
-    /// The size in bytes of the largest message. On the wire a message may have [`OVERHEAD`] bytes more, for escapes.
+    /// The size in bytes of the largest message.
     largest: usize,
 }
 
@@ -52,8 +52,9 @@ impl Slip {
 // keeps. So one serves all sessions of a listener.
 impl Framing for Slip {
     fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError> {
-        // No more than this is ever held while the end is missing.
-        let window = &input[..input.len().min(self.largest + OVERHEAD)];
+        // No more than this is ever held while the end is missing: all of the message may be escapes.
+        let most = 2 * self.largest + SLACK;
+        let window = &input[..input.len().min(most)];
         let start = window.iter().take_while(|byte| **byte == END).count();
         let from = start.max(*searched);
         match window[from..].iter().position(|byte| *byte == END) {
@@ -63,7 +64,7 @@ impl Framing for Slip {
                 frame.advance(start);
                 self.unescape(&frame).map(Some)
             }
-            None if window.len() == self.largest + OVERHEAD => Err(self.too_long()),
+            None if window.len() == most => Err(self.too_long()),
             None => {
                 *searched = window.len();
                 Ok(None)

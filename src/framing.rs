@@ -5,16 +5,17 @@
 //!
 //! # Bounds
 //! A framing is made with the size of the largest message that it takes from a peer. One that would be longer is an
-//! error as soon as that is certain, so that no more than one message and [`OVERHEAD`] bytes are ever held. What the
-//! handler sends is its own affair: it is refused only where the format cannot carry it.
+//! error as soon as that is certain: no more is ever held than the longest encoding of a message of that size, and
+//! [`SLACK`] bytes. What the handler sends is its own affair: it is refused only where the format cannot carry it.
 //!
 //! # Writing one
 //! [`testing::framing_conforms`](crate::testing::framing_conforms) checks it.
 
 use bytes::{Bytes, BytesMut};
 
-/// The most bytes that a framing may put around a message: headers, ends, padding.
-pub const OVERHEAD: usize = 64;
+/// How many bytes more than the longest encoding of the largest message may be held, until it is certain that what comes
+/// is longer.
+pub const SLACK: usize = 64;
 
 /// Cuts messages out of bytes, and wraps messages into bytes.
 pub trait Framing: Send + Sync {

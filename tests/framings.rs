@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use greetd::registry::Kind;
-use greetd::testing::framing::{SHIPPED, framing_conforms, round_trips, survives};
+use greetd::testing::framing::{SHIPPED, Trial, framing_conforms};
 use greetd::{Framing, Registry};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ proptest! {
     #[test]
     fn any_bytes_read_the_same_however_they_are_cut(bytes in telling_bytes(), seed: u64) {
         for spec in SHIPPED {
-            let outcome = survives(&*framing(spec, LARGEST), LARGEST, &bytes, seed);
+            let outcome = Trial::new(&*framing(spec, LARGEST), LARGEST).survives(&bytes, seed);
             prop_assert!(outcome.is_ok(), "{}: {:?}", spec, outcome);
         }
     }
@@ -51,7 +51,7 @@ proptest! {
     fn any_messages_arrive_as_they_were_or_are_refused(messages in vec(telling_bytes(), 0..6)) {
         let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
         for spec in SHIPPED {
-            let outcome = round_trips(&*framing(spec, LARGEST), LARGEST, &messages);
+            let outcome = Trial::new(&*framing(spec, LARGEST), LARGEST).round_trips(&messages);
             prop_assert!(outcome.is_ok(), "{}: {:?}", spec, outcome);
         }
     }

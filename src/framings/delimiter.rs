@@ -50,7 +50,7 @@ impl Settings {
 
 impl Delimiter {
     /// The most bytes that a delimiter may have.
-    pub const LONGEST: usize = framing::OVERHEAD;
+    pub const LONGEST: usize = 64;
 
     /// Those bytes; none where there are too many or too few.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Option<Self> {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::{Bytes, BytesMut};
 
 use super::{Failure, Outcome, check, in_short};
-use crate::framing::{Framing, FramingError, OVERHEAD};
+use crate::framing::{Framing, FramingError, SLACK};
 use crate::random::Random;
 
 /// Every framing that ships, with the options under which tests and fuzz targets try it; as
@@ -30,84 +30,165 @@ pub const SHIPPED: &[&str] = &[
 ///
 /// The time that it takes grows with `largest`; a thousand shows all there is to see.
 pub fn framing_conforms(framing: &dyn Framing, largest: usize) -> Outcome {
+    let trial = Trial::new(framing, largest);
     let mut random = Random::new(largest as u64);
-    let samples = messages(largest, &mut random);
+    let mut samples = messages(largest, &mut random);
+    samples.push(vec![trial.widest; largest]);
     let mut accepted = Vec::new();
     for sample in &samples {
-        guarded("carries", sample, || round_trips(framing, largest, &[sample]))?;
-        guarded("reads", sample, || survives(framing, largest, sample, 1))?;
+        guarded("carries", sample, || trial.round_trips(&[sample]))?;
+        guarded("reads", sample, || trial.survives(sample, 1))?;
         if !sample.is_empty() && framing.encode(&[sample], &mut BytesMut::new()).is_ok() {
             accepted.push(sample.as_slice());
         }
     }
     check(!accepted.is_empty(), || format!("it carries none of {} messages of up to {largest} bytes", samples.len()))?;
-    round_trips(framing, largest, &accepted)?;
+    trial.round_trips(&accepted)?;
     if framing.boundaries() {
-        refuses_over_long(framing, largest)?;
+        trial.refuses_over_long()?;
     }
     for seed in 0..1000 {
         let sample = damaged(framing, &accepted, &mut random);
-        guarded("reads", &sample, || survives(framing, largest, &sample, seed))?;
+        guarded("reads", &sample, || trial.survives(&sample, seed))?;
     }
     Ok(())
 }
 
-/// Whatever bytes come and however they are cut (by that seed): it gives the same messages, or the same error; no
-/// message is over the limit, no more is held than a message and [`OVERHEAD`], and a call that asks for more takes
-/// nothing.
-pub fn survives(framing: &dyn Framing, largest: usize, bytes: &[u8], seed: u64) -> Outcome {
-    let mut random = Random::new(seed);
-    let whole = read(framing, largest, &[bytes])?;
-    for pieces in [crumbs(bytes), cut(bytes, &mut random)] {
-        let pieced = read(framing, largest, &pieces)?;
-        if framing.boundaries() {
-            check(pieced == whole, || {
-                format!("{} reads as {whole:?} when it comes at once, as {pieced:?} in pieces", in_short(bytes))
-            })?;
-        } else {
-            check(pieced.messages.concat() == whole.messages.concat(), || {
-                format!("{} loses bytes when it comes in pieces", in_short(bytes))
-            })?;
-        }
-    }
-    Ok(())
+/// The rules that a framing must keep, for whatever it is given: for tests by property, and fuzz targets.
+pub struct Trial<'a> {
+    framing: &'a dyn Framing,
+    largest: usize,
+    /// The byte that takes most room when it is encoded.
+    widest: u8,
+    /// The most that may be held before a message is whole.
+    held: usize,
 }
 
-/// Messages that it takes arrive as they were, however they are given in parts and the bytes are cut; messages that it
-/// refuses leave no trace.
-pub fn round_trips(framing: &dyn Framing, largest: usize, messages: &[&[u8]]) -> Outcome {
-    let mut stream = BytesMut::new();
-    let mut sent: Vec<&[u8]> = Vec::new();
-    for message in messages {
-        let before = stream.len();
-        let mut in_parts = stream.clone();
-        let encoded = framing.encode(&[message], &mut stream);
-        let (start, end) = message.split_at(message.len() / 2);
-        let encoded_in_parts = framing.encode(&[start, b"", end], &mut in_parts);
-        check(encoded.is_ok() || stream.len() == before, || {
-            format!("it refuses {} and writes something all the same", in_short(message))
-        })?;
-        check(encoded == encoded_in_parts && stream == in_parts, || {
-            format!("{} is encoded otherwise when it is given in parts", in_short(message))
-        })?;
-        match encoded {
-            // The handler's own affair: it may send what this side would not take.
-            Ok(()) if message.len() > largest => stream.truncate(before),
-            Ok(()) => sent.push(message),
-            Err(_) => {}
+impl<'a> Trial<'a> {
+    /// Of a framing that was made for messages of at most `largest` bytes.
+    pub fn new(framing: &'a dyn Framing, largest: usize) -> Self {
+        let encoded = |byte: u8| {
+            let mut output = BytesMut::new();
+            framing.encode(&[&vec![byte; largest]], &mut output).map_or(0, |()| output.len())
+        };
+        // A framing that escapes some bytes needs the more room, the more of them there are.
+        let (longest, widest) = (0..=u8::MAX).map(|byte| (encoded(byte), byte)).max().unwrap_or_default();
+        let held = longest.max(largest).saturating_add(SLACK);
+        Trial { framing, largest, widest, held }
+    }
+
+    /// Whatever bytes come and however they are cut (by that seed): it gives the same messages, or the same error; no
+    /// message is over the limit, no more is held than [`framing`](crate::framing) allows, and a call that asks for
+    /// more takes nothing.
+    pub fn survives(&self, bytes: &[u8], seed: u64) -> Outcome {
+        let mut random = Random::new(seed);
+        let whole = self.read(&[bytes])?;
+        for pieces in [crumbs(bytes), cut(bytes, &mut random)] {
+            let pieced = self.read(&pieces)?;
+            if self.framing.boundaries() {
+                check(pieced == whole, || {
+                    format!("{} reads as {whole:?} when it comes at once, as {pieced:?} in pieces", in_short(bytes))
+                })?;
+            } else {
+                check(pieced.messages.concat() == whole.messages.concat(), || {
+                    format!("{} loses bytes when it comes in pieces", in_short(bytes))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages that it takes arrive as they were, however they are given in parts and the bytes are cut; messages that
+    /// it refuses leave no trace.
+    pub fn round_trips(&self, messages: &[&[u8]]) -> Outcome {
+        let mut stream = BytesMut::new();
+        let mut sent: Vec<&[u8]> = Vec::new();
+        for message in messages {
+            let before = stream.len();
+            let mut in_parts = stream.clone();
+            let encoded = self.framing.encode(&[message], &mut stream);
+            let (start, end) = message.split_at(message.len() / 2);
+            let encoded_in_parts = self.framing.encode(&[start, b"", end], &mut in_parts);
+            check(encoded.is_ok() || stream.len() == before, || {
+                format!("it refuses {} and writes something all the same", in_short(message))
+            })?;
+            check(encoded == encoded_in_parts && stream == in_parts, || {
+                format!("{} is encoded otherwise when it is given in parts", in_short(message))
+            })?;
+            match encoded {
+                // The handler's own affair: it may send what this side would not take.
+                Ok(()) if message.len() > self.largest => stream.truncate(before),
+                Ok(()) => sent.push(message),
+                Err(_) => {}
+            }
+        }
+        let mut random = Random::new(stream.len() as u64);
+        for pieces in [vec![&stream[..]], crumbs(&stream), cut(&stream, &mut random)] {
+            let received = self.read(&pieces)?;
+            check(received.end.is_ok(), || format!("it sent what it cannot read: {:?}", received.end))?;
+            if self.framing.boundaries() {
+                arrived(&sent, &received.messages)?;
+            } else {
+                check(received.messages.concat() == sent.concat(), || {
+                    "bytes that were sent did not arrive".to_owned()
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A message over the limit is refused, at the latest when so many bytes came that it must be over.
+    fn refuses_over_long(&self) -> Outcome {
+        let (mut stream, size) = (BytesMut::new(), self.largest + 1);
+        if self.framing.encode(&[&vec![b'x'; size]], &mut stream).is_err() {
+            return Ok(());
+        }
+        let received = self.read(&crumbs(&stream))?;
+        check(matches!(received.end, Err(FramingError::TooLong { .. })), || {
+            format!("a message of {size} bytes, one over the limit, comes to {received:?}")
+        })
+    }
+
+    /// Reads as a session does, and looks at every step.
+    fn read(&self, pieces: &[&[u8]]) -> Result<Received, Failure> {
+        let Trial { framing, largest, held, .. } = *self;
+        let mut input = BytesMut::new();
+        let mut received = Received { messages: Vec::new(), end: Ok(()) };
+        let mut searched = 0;
+        for piece in pieces {
+            input.extend_from_slice(piece);
+            while !input.is_empty() {
+                let before = input.clone();
+                match framing.decode(&mut input, &mut searched) {
+                    Ok(Some(message)) => {
+                        took(&before, &input, &message, largest)?;
+                        received.messages.push(message);
+                        searched = 0;
+                    }
+                    Ok(None) => {
+                        check(input == before, || "it asks for more and changes the input".to_owned())?;
+                        check(searched <= input.len(), || "it says that it searched more than there is".to_owned())?;
+                        check(input.len() <= held, || {
+                            format!("it holds {} bytes and asks for more, at a limit of {largest}", input.len())
+                        })?;
+                        break;
+                    }
+                    Err(error) => return Ok(Received { end: Err(error), ..received }),
+                }
+            }
+        }
+        loop {
+            let before = input.clone();
+            match framing.decode_end(&mut input) {
+                Ok(Some(message)) => {
+                    took(&before, &input, &message, largest)?;
+                    received.messages.push(message);
+                }
+                Ok(None) => return Ok(received),
+                Err(error) => return Ok(Received { end: Err(error), ..received }),
+            }
         }
     }
-    let mut random = Random::new(stream.len() as u64);
-    for pieces in [vec![&stream[..]], crumbs(&stream), cut(&stream, &mut random)] {
-        let received = read(framing, largest, &pieces)?;
-        check(received.end.is_ok(), || format!("it sent what it cannot read: {:?}", received.end))?;
-        if framing.boundaries() {
-            arrived(&sent, &received.messages)?;
-        } else {
-            check(received.messages.concat() == sent.concat(), || "bytes that were sent did not arrive".to_owned())?;
-        }
-    }
-    Ok(())
 }
 
 /// Names the first message that did not arrive as it was sent.
@@ -118,18 +199,6 @@ fn arrived(sent: &[&[u8]], received: &[Bytes]) -> Outcome {
         check(sent == received, || format!("{} arrived as {}", show(sent), show(received)))?;
     }
     Ok(())
-}
-
-/// A message over the limit is refused, at the latest when so many bytes came that it must be over.
-fn refuses_over_long(framing: &dyn Framing, largest: usize) -> Outcome {
-    let mut stream = BytesMut::new();
-    if framing.encode(&[&vec![b'x'; largest + 1]], &mut stream).is_err() {
-        return Ok(());
-    }
-    let received = read(framing, largest, &crumbs(&stream))?;
-    check(matches!(received.end, Err(FramingError::TooLong { .. })), || {
-        format!("a message of {} bytes, one over the limit, comes to {received:?}", largest + 1)
-    })
 }
 
 /// A panic is a failure like any other, and names what it was given.
@@ -143,46 +212,6 @@ fn guarded(what: &str, sample: &[u8], run: impl FnOnce() -> Outcome) -> Outcome 
 struct Received {
     messages: Vec<Bytes>,
     end: Result<(), FramingError>,
-}
-
-/// Reads as a session does, and looks at every step.
-fn read(framing: &dyn Framing, largest: usize, pieces: &[&[u8]]) -> Result<Received, Failure> {
-    let mut input = BytesMut::new();
-    let mut received = Received { messages: Vec::new(), end: Ok(()) };
-    let mut searched = 0;
-    for piece in pieces {
-        input.extend_from_slice(piece);
-        while !input.is_empty() {
-            let before = input.clone();
-            match framing.decode(&mut input, &mut searched) {
-                Ok(Some(message)) => {
-                    took(&before, &input, &message, largest)?;
-                    received.messages.push(message);
-                    searched = 0;
-                }
-                Ok(None) => {
-                    check(input == before, || "it asks for more and changes the input".to_owned())?;
-                    check(searched <= input.len(), || "it says that it searched more than there is".to_owned())?;
-                    check(input.len() <= largest.saturating_add(OVERHEAD), || {
-                        format!("it holds {} bytes and asks for more, at a limit of {largest}", input.len())
-                    })?;
-                    break;
-                }
-                Err(error) => return Ok(Received { end: Err(error), ..received }),
-            }
-        }
-    }
-    loop {
-        let before = input.clone();
-        match framing.decode_end(&mut input) {
-            Ok(Some(message)) => {
-                took(&before, &input, &message, largest)?;
-                received.messages.push(message);
-            }
-            Ok(None) => return Ok(received),
-            Err(error) => return Ok(Received { end: Err(error), ..received }),
-        }
-    }
 }
 
 /// Holds it for a message that was given.

@@ -65,7 +65,8 @@ pub async fn handler_conforms(handler: Arc<dyn Handler>) -> Outcome {
 /// Looks at how sessions end.
 #[derive(Default)]
 struct Watch {
-    opened: AtomicUsize,
+    /// How many sessions the kit began.
+    begun: AtomicUsize,
     closed: AtomicUsize,
     closing: Notify,
     panic: Mutex<Option<String>>,
@@ -73,20 +74,13 @@ struct Watch {
 
 impl Observer for Watch {
     fn observe(&self, event: &Event<'_>) {
-        match event {
-            Event::SessionOpened { .. } => {
-                self.opened.fetch_add(1, Ordering::Relaxed);
-            }
-            Event::SessionClosed { reason, error, .. } => {
-                if *reason == CloseReason::Panicked {
-                    let text = error.map_or_else(String::new, ToString::to_string);
-                    *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
-                }
-                self.closed.fetch_add(1, Ordering::Relaxed);
-                self.closing.notify_one();
-            }
-            _ => {}
+        let Event::SessionClosed { reason, error, .. } = event else { return };
+        if *reason == CloseReason::Panicked {
+            let text = error.map_or_else(String::new, ToString::to_string);
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
         }
+        self.closed.fetch_add(1, Ordering::Relaxed);
+        self.closing.notify_one();
     }
 }
 
@@ -99,7 +93,7 @@ impl Watch {
     }
 
     async fn all_closed(&self) {
-        while self.closed.load(Ordering::Relaxed) < self.opened.load(Ordering::Relaxed) {
+        while self.closed.load(Ordering::Relaxed) < self.begun.load(Ordering::Relaxed) {
             self.closing.notified().await;
         }
     }
@@ -129,6 +123,7 @@ impl Tried {
     }
 
     async fn dial(&self) -> Result<Session, Failure> {
+        self.watch.begun.fetch_add(1, Ordering::Relaxed);
         let dialled = within("a call", self.dialler.dial()).await?;
         dialled.map_err(|error| Failure::new(error.to_string()))
     }
