@@ -29,7 +29,7 @@ pub const HOLD: Duration = Duration::from_millis(20);
 /// The longest delay and jitter that can be asked for.
 const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 
-/// How often what happens. Chances are from 0, never, to 1, always.
+/// How often what happens. Chances are from 0, never, to 1, always; delay and jitter are an hour each at most.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(try_from = "Text")]
 pub struct Faults {
@@ -197,7 +197,8 @@ impl Fates {
             [faults.split, faults.coalesce, faults.drop, faults.duplicate, faults.reorder, faults.reset]
                 .map(&mut happens);
         let place = self.random.next();
-        let delay = faults.delay + faults.jitter.mul_f64(self.random.fraction());
+        let longest = |time: Duration| time.min(LONGEST_DELAY);
+        let delay = longest(faults.delay) + longest(faults.jitter).mul_f64(self.random.fraction());
         Fate { delay, split: split.then_some(place), coalesce, drop, duplicate, reorder, reset }
     }
 }
@@ -239,6 +240,8 @@ mod tests {
         assert!(fates("seed=5", 0).iter().all(|fate| *fate == Fate::default()));
         let delays = fates("delay=1ms&jitter=9ms", 0);
         assert!(delays.iter().all(|fate| (1..=10).contains(&fate.delay.as_millis())));
+        let endless = Faults { delay: Duration::MAX, jitter: Duration::MAX, ..Faults::default() };
+        assert!(Fates::new(&endless, 0).draw().delay <= 2 * LONGEST_DELAY);
     }
 
     #[test]

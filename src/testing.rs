@@ -3,13 +3,25 @@
 //! Each returns a [`Failure`] with a sentence about what is wrong, so that a test is a few lines and a failure says
 //! what to mend. The same functions judge what ships with greetd, in its tests and its fuzz targets.
 //!
-//! ```
-//! use greetd::testing::{Outcome, framing_conforms};
+//! | function | meets it with |
+//! |---|---|
+//! | [`transport_conforms`] | calls from one and from many, all that it claims to carry, slow readers, ends of every sort |
+//! | [`layer_conforms`] | the same over links in memory; peers that are silent, leave, or talk nonsense |
+//! | [`framing_conforms`] | messages and damaged bytes, cut everywhere; [`framing::Trial`] holds each rule by itself |
+//! | [`handler_conforms`] | peers that send anything, leave, break off, never read; a server that drains; over every kind of link |
 //!
-//! fn my_framing_conforms() -> Outcome {
-//!     framing_conforms(&greetd::framings::netstring::Netstring { largest: 1000 }, 1000)
-//! }
-//! # my_framing_conforms().unwrap();
+//! [`ScriptedAcceptor`] is a listener that does as a test says, for what is hard to bring about otherwise.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use greetd::testing::{Outcome, framing_conforms, handler_conforms};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Outcome { tokio::time::pause(); all_conform().await }
+//! # async fn all_conform() -> Outcome {
+//! framing_conforms(&greetd::framings::netstring::Netstring { largest: 1000 }, 1000)?;
+//! handler_conforms(Arc::new(greetd::reply_fn(|message| message.to_ascii_uppercase()))).await
+//! # }
 //! ```
 
 mod conversation;

@@ -65,7 +65,7 @@ impl<T: Clone> Line<T> {
 }
 
 impl<T> Line<T> {
-    /// What all that is under way costs, in bytes; its bound is whoever sends.
+    /// What all that is under way costs, in bytes. Whoever sends keeps it within bounds.
     pub(crate) fn cost(&self) -> usize {
         self.cost
     }
@@ -82,7 +82,7 @@ impl<T> Line<T> {
     fn put(&mut self, now: Instant, item: T, size: usize, fate: &Fate) {
         let held_for = if fate.reorder || fate.coalesce { HOLD } else { Duration::ZERO };
         let own_due = now + fate.delay + held_for;
-        // The pieces that were held back let this one pass, if they are not due before it anyway.
+        // It goes behind the last piece that was not held back, or that is due before it all the same.
         let place = self.queue.iter().rposition(|held| !held.overtaken || held.due <= own_due).map_or(0, |at| at + 1);
         let before = place.checked_sub(1).and_then(|index| self.queue.get_mut(index));
         let due = match before {

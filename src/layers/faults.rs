@@ -3,6 +3,8 @@
 //! What can befall bytes and messages, and what cannot, is said in [`faults`](crate::faults). Both directions are
 //! affected, each in its own way; the links of a layer are numbered as they open, and each has fates of its own.
 //!
+//! The transport `memory` takes the same options itself: in `faults+memory://…` they are the transport's.
+//!
 //! A break is an `ECONNRESET` on this side. The link below is dropped, which shows to the peer as such a link shows
 //! that: as an end, or as a reset.
 

@@ -10,8 +10,9 @@
 //!
 //! # Faults
 //! The listener's [faults](crate::faults) befall what it and its callers send. A caller that names faults itself has
-//! those instead, on its own link, so that one bad line can be tried among good ones. Links are numbered as they are
-//! made, and each direction of each draws its own fates from the seed.
+//! those instead, on its own link, so that one bad line can be tried among good ones; what a side claims to be able to
+//! follows from the faults that it names itself. Links are numbered as they are made, and each direction of each draws
+//! its own fates from the seed.
 //!
 //! # As a network would
 //! A connection that is dropped ends, and breaks where unread bytes were left, as TCP's does. A datagram for which
@@ -20,6 +21,8 @@
 mod datagrams;
 mod links;
 mod network;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::task::{Context, Poll};
@@ -27,7 +30,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use rustix::io::Errno;
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use self::datagrams::{Mailbox, MemorySocket};
 use self::network::{Bound, Claim, Listening};
@@ -195,7 +198,7 @@ impl Transport for Memory {
             Authority::Empty => None,
             _ => return Err(BindError::unsuitable(at, NAME_WANTED)),
         };
-        let (listener, listening) = Pending::new(&self.settings);
+        let (listener, listening) = Nameless::new(&self.settings);
         let faults = self.faults.clone().unwrap_or_default();
         let claim = self.network.bind(name, |name| Bound::new(name, &self.settings, listening, faults));
         let taken = || BindError::new(at, format!("bind({})", at.authority), Errno::ADDRINUSE.into());
@@ -213,26 +216,26 @@ impl Transport for Memory {
 }
 
 /// A listener that has no name yet.
-enum Pending {
+enum Nameless {
     Connections(mpsc::Receiver<Dialled>),
     Datagrams(Mailbox),
 }
 
-impl Pending {
+impl Nameless {
     /// The listener, and the way to reach it.
     fn new(settings: &Settings) -> (Self, Listening) {
         if settings.kind == Kind::Datagrams {
             let mailbox = Mailbox::new(settings.buffer.bytes());
-            return (Pending::Datagrams(mailbox.clone()), Listening::Datagrams(mailbox));
+            return (Nameless::Datagrams(mailbox.clone()), Listening::Datagrams(mailbox));
         }
-        let (calls, waiting) = mpsc::channel(settings.backlog);
-        (Pending::Connections(waiting), Listening::Connections(calls))
+        let (calls, waiting) = mpsc::channel(settings.backlog.min(Semaphore::MAX_PERMITS));
+        (Nameless::Connections(waiting), Listening::Connections(calls))
     }
 
     fn under(self, claim: Claim) -> Listener {
         match self {
-            Pending::Connections(waiting) => Listener::Connections(Box::new(MemoryAcceptor { claim, waiting })),
-            Pending::Datagrams(mailbox) => Listener::Datagrams(Box::new(MemorySocket::new(claim, mailbox))),
+            Nameless::Connections(waiting) => Listener::Connections(Box::new(MemoryAcceptor { claim, waiting })),
+            Nameless::Datagrams(mailbox) => Listener::Datagrams(Box::new(MemorySocket::new(claim, mailbox))),
         }
     }
 }
@@ -267,6 +270,3 @@ impl Incoming for MemoryIncoming {
         Ok(self.0)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -196,6 +196,13 @@ async fn a_call_waits_while_the_backlog_is_full_and_is_refused_when_the_listener
 }
 
 #[tokio::test]
+async fn a_backlog_beyond_all_reason_is_only_large() {
+    let world = World::default();
+    let _acceptor = world.acceptor(&format!("memory://room?backlog={}", usize::MAX)).await;
+    assert!(world.call("memory://room").await.is_ok());
+}
+
+#[tokio::test]
 async fn an_end_that_is_dropped_with_unread_bytes_breaks_the_connection() {
     let (mut near, far) = World::default().stream("memory://room").await;
     near.write_all(b"unread").await.unwrap();
