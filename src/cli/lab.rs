@@ -42,6 +42,9 @@ struct Form {
     /// Print a page in Markdown
     #[arg(long)]
     markdown: bool,
+    /// Print a page in HTML that stands for itself, with drawings
+    #[arg(long)]
+    html: bool,
 }
 
 const ALL: &str = "all";
@@ -119,6 +122,9 @@ fn show(args: &Args, reports: &[Report], object: &Value, failure: Option<Failure
 fn as_words(args: &Args, reports: &[Report]) -> String {
     if args.form.markdown {
         return reports.iter().map(report::as_markdown).collect::<Vec<_>>().join("\n");
+    }
+    if args.form.html {
+        return report::as_html(reports);
     }
     let style = Style { colour: output::colour(&io::stdout()) };
     reports.iter().map(|report| report::as_text(report, style)).collect::<Vec<_>>().join("\n")

@@ -3,8 +3,10 @@
 //! A [`Report`] has sections, a section is a table, a cell of it is a [`Case`]: what was tried, what the model said,
 //! what the kernel did, the rule behind it, and the system calls that show it.
 
+mod html;
 mod json;
 mod markdown;
+mod svg;
 mod text;
 
 use serde::ser::SerializeMap;
@@ -16,6 +18,7 @@ use super::outcome::Outcome;
 use super::socket::Call;
 use crate::verdict::Verdict;
 
+pub use html::as_html;
 pub use json::{all_as_json, as_json};
 pub use markdown::as_markdown;
 pub use text::{Style, as_text};
