@@ -3,8 +3,12 @@
 //! The lists come from the registry, so that whatever is added takes part; one that this suite does not know how to
 //! bind or what to expect of fails it.
 
+#[path = "support/endpoints.rs"]
+mod endpoints;
+
 use std::time::Duration;
 
+use endpoints::endpoints;
 use greetd::registry::Kind;
 use greetd::session::Session;
 use greetd::{Endpoint, Registry, Server};
@@ -12,21 +16,6 @@ use greetd::{Endpoint, Registry, Server};
 const DRAIN: Duration = Duration::from_secs(5);
 /// Far longer than anything here takes; what is awaited in vain then fails with words.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The endpoints that stand for a transport: a name for each kind of link that it has.
-fn endpoints(transport: &str, folder: &std::path::Path) -> Vec<String> {
-    let path = folder.join(transport).display().to_string();
-    match transport {
-        "tcp" | "udp" => vec![format!("{transport}://127.0.0.1:0"), format!("{transport}://[::1]:0")],
-        "unix" | "unixpacket" | "unixgram" => {
-            vec![format!("{transport}://{path}"), format!("{transport}://@greetd-pairs-{}", std::process::id())]
-        }
-        "memory" => ["stream", "messages", "datagrams"].map(|kind| format!("memory://pairs?kind={kind}")).into(),
-        // One conversation on the standard input and output of a process: tests/stdio.rs starts one.
-        "stdio" => Vec::new(),
-        other => panic!("say here how to bind `{other}`"),
-    }
-}
 
 /// With the framings that make a difference, where bytes are framed at all.
 fn framed(registry: &Registry, endpoint: &str) -> Vec<String> {
