@@ -9,7 +9,7 @@
 //! do not see each other's names.
 //!
 //! # Faults
-//! The listener's [faults](crate::faults) befall what it and its callers send. A caller that names faults itself has
+//! The listener's [faults] befall what it and its callers send. A caller that names faults itself has
 //! those instead, on its own link, so that one bad line can be tried among good ones; what a side claims to be able to
 //! follows from the faults that it names itself. Links are numbered as they are made, and each direction of each draws
 //! its own fates from the seed.
@@ -116,7 +116,7 @@ const OWN_OPTIONS: [OptionDoc; 3] = [
     },
 ];
 
-/// The options that it takes: its own, and those of the [faults](crate::faults).
+/// The options that it takes: its own, and those of the [faults].
 pub const OPTIONS: &[OptionDoc] = &{
     let mut all = [OWN_OPTIONS[0]; OWN_OPTIONS.len() + faults::OPTIONS.len()];
     let mut index = 0;
