@@ -20,6 +20,7 @@
 pub mod check;
 mod child;
 pub mod exec;
+mod failures;
 mod frame;
 mod process;
 mod stderr;

@@ -477,6 +477,27 @@ async fn options_behind_the_name_reach_the_plugin() {
     served.running.drain(PATIENCE).await;
 }
 
+#[tokio::test]
+async fn a_plugin_that_nobody_needs_any_more_hears_the_end_of_its_stdin() {
+    if !has("python3") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let text = "import os\nos.write(1, b'greetd-plugin 1 orderly\\n')\nwhile os.read(0, 9): pass\n\
+                open(os.environ['FAREWELL'], 'w').close()\n";
+    let path = program(folder.path(), text);
+    let farewell = folder.path().join("farewell");
+    let environment = Environment::new([("FAREWELL".into(), farewell.clone().into())]);
+    let plugin = Plugin::load(&path, &environment, timing()).await.unwrap();
+    drop(plugin);
+    within("the end that it writes down", async {
+        while !farewell.exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 const SAYS: &str = "import sys, os\nsys.path.insert(0, os.environ['SAMPLES'])\nfrom greetd import serve\n\
                     def says(session):\n    while True:\n        yield b'WORD'\n";
 

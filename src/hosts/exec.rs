@@ -9,12 +9,14 @@
 //! conversation is over. The program is killed, with all that it started, when the session ends.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
+use tokio::time::timeout;
 
 use super::child::{Child, Environment, Exit, Program};
 use super::stderr::Stderr;
@@ -26,6 +28,10 @@ use crate::session::{Receiving, Sending, Session};
 
 /// The most that one read of stdout brings.
 const READ: usize = 16 * 1024;
+/// How long the program may take to read what it is written.
+const WRITING: Duration = Duration::from_secs(30);
+/// How long it may take to end once it has closed its stdout.
+const ENDING: Duration = Duration::from_secs(1);
 /// The longest line.
 const LONGEST_LINE: usize = 1 << 20;
 
@@ -116,7 +122,7 @@ impl Handler for Exec {
 impl Exec {
     /// The program said all that it will say: it may take a moment to end, and says how it went by its status.
     async fn bury(&self, child: &mut Child, stderr: &mut Stderr) -> Result<()> {
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(1), child.ended()).await;
+        let ended = timeout(ENDING, child.ended()).await;
         std::future::poll_fn(|cx| {
             let _ = stderr.poll(cx);
             std::task::Poll::Ready(())
@@ -143,8 +149,10 @@ async fn tell(mut receiving: Receiving<'_>, stdin: pipe::Sender, lines: bool) ->
             pipe.write_all(&message).await?;
             if lines { pipe.write_all(b"\n").await } else { Ok(()) }
         };
-        if written.await.is_err() {
-            stdin = None;
+        match timeout(WRITING, written).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => stdin = None,
+            Err(_) => return Err(Error::handler(format!("the program read nothing for {WRITING:?}"))),
         }
     }
     Ok(())

@@ -1,21 +1,18 @@
 //! Keeps one program running: started, watched, started again with back-off, given up in public.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::Timing;
 use super::link::Link;
 use super::running::{Running, StartError};
 use crate::error::{Error, Result};
 use crate::hosts::child::Program;
+use crate::hosts::failures::{FAILURES, Failures};
 
-/// So many failures within a minute disable a plugin.
-const FAILURES: usize = 5;
-const MINUTE: Duration = Duration::from_secs(60);
 /// The pause before it is started again doubles, from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -87,12 +84,16 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(self, mut running: Running, unneeded: Arc<Notify>) {
-        let mut failures = VecDeque::new();
+        let mut failures = Failures::default();
         loop {
             tracing::debug!(target: "greetd", plugin = self.name, "plugin.started");
             let reason = tokio::select! {
                 reason = running.run() => reason,
-                () = unneeded.notified() => return running.wind_up(WIND_UP).await,
+                () = unneeded.notified() => {
+                    // Nobody is left who could ask for the link, and the link holds the child's stdin.
+                    self.state.send_replace(State::Restarting);
+                    return running.wind_up(WIND_UP).await;
+                }
             };
             drop(running);
             self.state.send_replace(State::Restarting);
@@ -110,12 +111,9 @@ impl Keeper {
     }
 
     /// Starts it again after a pause, until it runs or has failed too often.
-    async fn restart(&self, mut reason: String, failures: &mut VecDeque<Instant>) -> Option<Running> {
+    async fn restart(&self, mut reason: String, failures: &mut Failures) -> Option<Running> {
         loop {
-            let now = Instant::now();
-            failures.retain(|at| now - *at < MINUTE);
-            failures.push_back(now);
-            if failures.len() >= FAILURES {
+            if failures.add() {
                 let plugin = &self.name;
                 tracing::error!(target: "greetd", plugin, reason, failures = FAILURES, "plugin.disabled");
                 let words =
@@ -123,7 +121,7 @@ impl Keeper {
                 self.state.send_replace(State::Disabled(words.into()));
                 return None;
             }
-            let pause = (FIRST_PAUSE * 2u32.pow(failures.len() as u32 - 1)).min(LONGEST_PAUSE);
+            let pause = (FIRST_PAUSE * 2u32.pow(failures.count() as u32 - 1)).min(LONGEST_PAUSE);
             tracing::warn!(target: "greetd", plugin = self.name, reason, again_in_s = pause.as_secs_f64(), "plugin.failed");
             sleep(pause).await;
             match Running::start(&self.program, &self.name, &self.timing).await {
