@@ -22,6 +22,7 @@ mod plugin;
 mod plugins;
 mod serve;
 mod signals;
+mod why;
 mod workers;
 
 use std::ffi::OsString;
@@ -82,6 +83,7 @@ enum Command {
     Serve(serve::Args),
     Call(call::Args),
     Lab(lab::Args),
+    Why(why::Args),
     List(list::Args),
     Plugin(plugin::Args),
     Completions(completions::Args),
@@ -111,6 +113,7 @@ fn run(registry: &Registry, words: Vec<OsString>) -> Outcome {
         Some(Command::Serve(args)) => serve::run(&args, options::given(of_command, registry), registry),
         Some(Command::Call(args)) => call::run(args, registry),
         Some(Command::Lab(args)) => lab::run(&args),
+        Some(Command::Why(args)) => why::run(&args),
         Some(Command::List(args)) => list::run(&args, registry),
         Some(Command::Plugin(args)) => plugin::run(&args),
         Some(Command::Completions(args)) => completions::run(&args, definitions(registry)),

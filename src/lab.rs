@@ -3,6 +3,7 @@
 //! Two hosts that exist only inside this process ([`Topology`]) are joined by a virtual cable. Nothing outside of
 //! them is touched, and nothing of them is left when the process ends, however it ends.
 
+pub mod doctor;
 mod exchange;
 pub mod experiments;
 pub mod ground;
@@ -12,6 +13,7 @@ pub mod model;
 mod netlink;
 pub mod outcome;
 mod pktinfo;
+pub mod quiz;
 pub mod report;
 pub mod scenario;
 pub mod socket;
@@ -19,6 +21,7 @@ pub mod socket;
 pub(crate) mod testing;
 pub mod topology;
 mod wait;
+pub mod why;
 
 pub use experiments::Experiment;
 pub use ground::Ground;

@@ -29,7 +29,7 @@ fn protocol(endpoint: &Endpoint) -> Option<Protocol> {
 }
 
 /// A socket and whose it is: `python3 (pid 42) has tcp 127.0.0.1:8080 open: listening, SO_REUSEADDR, no SO_REUSEPORT`.
-fn describe(holder: &Holder) -> String {
+pub(super) fn describe(holder: &Holder) -> String {
     let socket = &holder.socket;
     let mut facts = vec![match socket.state {
         crate::machine::sockets::State::Bound => "bound but not listening (`ss -ltn` does not show it)".to_owned(),

@@ -1,5 +1,8 @@
 //! `greetd lab`: bind experiments on the kernel that is running, each predicted first, then tried, then explained.
 
+mod against;
+mod quiz;
+
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +32,12 @@ pub(super) struct Args {
     /// Say what the model predicts, and run nothing
     #[arg(long)]
     predict: bool,
+    /// Ask what you would predict before it runs, and keep score
+    #[arg(long, conflicts_with_all = ["predict", "file", "json", "markdown", "html"])]
+    quiz: bool,
+    /// Look at a real server, layer by layer, and name the first that fails
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["predict", "quiz", "file", "markdown", "html"])]
+    against: Option<String>,
     #[command(flatten)]
     form: Form,
 }
@@ -55,6 +64,9 @@ fn names() -> Vec<&'static str> {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
+    if let Some(against) = &args.against {
+        return against::run(against, args.form.json);
+    }
     match &args.file {
         Some(file) if args.experiment == RUN => run_file(args, file),
         Some(file) => {
@@ -71,6 +83,9 @@ fn run_experiments(args: &Args) -> Outcome {
         .copied()
         .filter(|experiment| args.experiment == ALL || args.experiment == experiment.name())
         .collect();
+    if args.quiz {
+        return quiz::run(&wanted);
+    }
     let reports = if args.predict { wanted.into_iter().map(Experiment::predict).collect() } else { try_all(&wanted)? };
     let differing: usize = reports.iter().map(Report::differing).sum();
     let failure = (differing > 0).then(|| {
