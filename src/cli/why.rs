@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
 use serde_json::{Value, json};
 
@@ -53,6 +53,7 @@ struct Wanted {
 /// What may follow an address.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are options of a socket, independent of each other")]
 struct Settings {
     v6_only: bool,
     reuse_addr: bool,
@@ -145,7 +146,7 @@ fn read(text: &str, is_imagined: bool) -> Result<Vec<Wanted>, Failure> {
             v6_only: settings.v6_only && address.is_ipv6(),
             device: settings.device.clone().or_else(|| scope.clone()),
             user: nix::unistd::geteuid().as_raw(),
-            ..Binding::new(proto, IpAddr::from(address.ip())).reusing(settings.reuse_addr, settings.reuse_port)
+            ..Binding::new(proto, address.ip()).reusing(settings.reuse_addr, settings.reuse_port)
         };
         if all.iter().all(|other| other.address != address) {
             all.push(Wanted { binding, address, listens: settings.listening, is_imagined });
