@@ -107,6 +107,7 @@ impl Daemon {
 
     /// The next line on stdout, without its end.
     pub(crate) fn line(&mut self) -> String {
+        let _patience = Patience::with(self.pid());
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("stdout can be read");
         assert!(line.ends_with('\n'), "no line on stdout, but {line:?}; stderr: {}", self.rest_of_stderr(&line));
@@ -131,6 +132,7 @@ impl Daemon {
 
     /// Reads stderr up to a line that contains the text.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let _patience = Patience::with(self.pid());
         let mut line = String::new();
         loop {
             line.clear();
@@ -190,10 +192,26 @@ impl Daemon {
 
     /// Waits until it ends.
     pub(crate) fn wait(&mut self) -> Ran {
+        let _patience = Patience::with(self.pid());
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stdout.read_to_string(&mut stdout).expect("stdout is text");
         self.stderr.read_to_string(&mut stderr).expect("stderr is text");
         Ran { code: code(self.child.wait().expect("it can be waited for")), stdout, stderr }
+    }
+}
+
+/// Kills a daemon that says nothing for too long, so that a test which waits for its words fails rather than hangs.
+struct Patience(#[expect(dead_code, reason = "that it is dropped is what tells")] mpsc::Sender<()>);
+
+impl Patience {
+    fn with(pid: u32) -> Self {
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            if is_done.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
+        });
+        Patience(done)
     }
 }
 
