@@ -117,7 +117,7 @@ impl std::fmt::Display for Verdict {
 
 /// Names that could not be resolved come as [`Unresolved`] inside an `io::Error`.
 fn is_unresolved(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Unresolved>())
+    error.get_ref().and_then(|inner| inner.downcast_ref::<Unresolved>()).is_some()
 }
 
 /// A name without an address; transports wrap it into the `io::Error` of their resolve step.
