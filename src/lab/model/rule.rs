@@ -53,7 +53,6 @@ rules! {
     NoListenOnUdp "no-listen-on-udp" "UDP has no connections to listen for.";
     NothingWaits "nothing-waits" "Nothing has come that could be taken.";
     SomethingWaits "something-waits" "Something has come and can be taken.";
-    NoSuchSetting "no-such-setting" "This network has no setting of that name.";
     ScopeNeeded "scope-needed" "A link-local address means nothing without its device.";
     PrivilegedPort "privileged-port" "Ports below ip_unprivileged_port_start need CAP_NET_BIND_SERVICE.";
     Mine "address-matches" "The socket is bound to the very address that was dialled.";
@@ -67,7 +66,6 @@ rules! {
     NobodyHas "nobody-has-it" "Neither host has that address.";
     NobodyListens "nobody-listens" "No socket stands for that address and port.";
     BoundNotListening "bound-not-listening" "A TCP socket that is bound and not listening holds the port and answers nobody.";
-    BoundBlocks "bound-blocks" "A TCP socket that is bound holds its port also without listening, and ss -ltn does not show it.";
     ReplyFromOtherAddress "reply-from-other-address" "The reply leaves from the address that routing picks, not the one that was asked, and the client drops it.";
     PktInfo "pktinfo" "IP_PKTINFO told the server which address was asked, and it answers from that one.";
     RoutePicksAsked "route-picks-asked" "The address that routing picks happens to be the one that was asked.";
