@@ -76,11 +76,12 @@ impl Session {
     /// The next message; `None` when there will be none. What was sent before is written while this waits.
     ///
     /// Cancel-safe: when the future is dropped, as `select!` does, no message is lost.
-    pub async fn recv(&mut self) -> Result<Option<Bytes>> {
-        poll_fn(|cx| self.poll_recv(cx)).await
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send {
+        poll_fn(|cx| self.poll_recv(cx))
     }
 
     /// [`recv`](Self::recv) for poll-based code.
+    #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         self.wire.lock().poll_recv(cx, &mut self.peer)
     }
@@ -97,16 +98,17 @@ impl Session {
     ///
     /// [`Error::TooLong`] means that the message is more than the link carries: nothing was sent, and the session goes
     /// on.
-    pub async fn send(&mut self, message: &[u8]) -> Result<()> {
-        self.send_parts(&[message]).await
+    pub fn send(&mut self, message: &[u8]) -> impl Future<Output = Result<()>> + Send {
+        poll_fn(move |cx| self.poll_send(cx, &[message]))
     }
 
     /// Sends one message that is given in parts, without joining them first.
-    pub async fn send_parts(&mut self, parts: &[&[u8]]) -> Result<()> {
-        poll_fn(|cx| self.poll_send(cx, parts)).await
+    pub fn send_parts(&mut self, parts: &[&[u8]]) -> impl Future<Output = Result<()>> + Send {
+        poll_fn(move |cx| self.poll_send(cx, parts))
     }
 
     /// [`send_parts`](Self::send_parts) for poll-based code: nothing is taken unless it is ready.
+    #[inline]
     pub fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
         self.wire.lock().poll_send(cx, parts, &self.peer)
     }

@@ -69,6 +69,7 @@ impl Framed {
 }
 
 impl MessageStream for Framed {
+    #[inline]
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         loop {
             if !self.input.is_empty()
@@ -85,6 +86,7 @@ impl MessageStream for Framed {
         }
     }
 
+    #[inline]
     fn start_send(&mut self, parts: &[&[u8]]) -> Result<()> {
         if self.output.capacity() == 0 {
             self.output = buffers::take();

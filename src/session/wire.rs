@@ -85,6 +85,7 @@ impl Wire {
         }
     }
 
+    #[inline]
     pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Poll<Result<Option<Bytes>>> {
         let polled = match &mut self.link {
             None => return Poll::Ready(Ok(None)),
@@ -124,6 +125,7 @@ impl Wire {
         }
     }
 
+    #[inline]
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]], peer: &Peer) -> Poll<Result<()>> {
         if self.buffered() >= WATERMARK {
             if let Poll::Ready(flushed) = self.poll_flush(cx) {
@@ -136,6 +138,7 @@ impl Wire {
     }
 
     /// Takes a message without waiting.
+    #[inline]
     pub(super) fn start_send(&mut self, parts: &[&[u8]], remote: &Address, local: &Address) -> Result<()> {
         match &mut self.link {
             Some(_) if self.finished => return Err(Error::Closed),
@@ -182,6 +185,16 @@ impl Wire {
         self.told = matches!(polled, Poll::Ready(Ok(())));
         self.progressed |= self.buffered() < before;
         polled
+    }
+
+    /// Finishes, and says whether that was all: everything is written, and the peer has ended its side too. Or the link
+    /// failed, and there is nobody left to wait for.
+    pub(crate) fn closes_at_once(&mut self, cx: &mut Context<'_>) -> bool {
+        match self.poll_finish(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => self.peer_ended,
+            Poll::Ready(Err(_)) => true,
+        }
     }
 
     /// How many bytes wait to be written.
@@ -263,6 +276,7 @@ impl WireRef {
     }
 
     /// A panic while the lock was held concerns this session alone, which its driver ends: the state stays usable.
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Wire> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -271,6 +285,9 @@ impl WireRef {
 /// Reads and drops what the peer still sends, for a moment. Closing a TCP socket with unread data resets the
 /// connection, and the reset may overtake the last reply (RFC 1122, 4.2.2.13); this lets the peer read it first.
 pub(super) async fn linger(wire: &WireRef) {
+    if wire.lock().peer_ended {
+        return;
+    }
     let deadline = Instant::now() + LINGER_TIME;
     let drain = std::future::poll_fn(|cx| {
         for _ in 0..LINGER_MESSAGES {
