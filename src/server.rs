@@ -207,6 +207,12 @@ pub struct Running {
     report: Report,
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.hub.shutdown.cut();
+    }
+}
+
 impl Running {
     /// What was counted so far.
     pub fn counters(&self) -> &Counters {

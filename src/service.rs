@@ -107,6 +107,11 @@ impl Dialler {
 }
 
 impl Service {
+    /// A session over an accepted link, where there are no layers to open.
+    pub(crate) fn bare(&self, dialled: Dialled) -> Result<Session> {
+        Session::new(opened(dialled, &self.route), self.framing.clone())
+    }
+
     /// Opens each layer over an accepted link, the innermost first.
     pub(crate) async fn open(&self, dialled: Dialled) -> Result<Session> {
         let mut opened = opened(dialled, &self.route);

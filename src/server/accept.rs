@@ -15,7 +15,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use super::connection;
@@ -27,6 +26,7 @@ use crate::transport::{Acceptor, Incoming, Listener};
 
 use super::Report;
 use super::permits::Permit;
+use super::shutdown::Phase;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -38,14 +38,8 @@ const LAST_ACCEPTS: usize = 4096;
 
 /// Accepts until the server drains, the listener ends or is given up; then waits for the sessions.
 pub(super) async fn run(listening: Arc<Listening>, acceptor: Box<dyn Acceptor>) -> Report {
-    let mut accepting = Accepting {
-        sessions: JoinSet::new(),
-        report: Report::default(),
-        spare: Spare::new(),
-        pause: FIRST_PAUSE,
-        rebinds: VecDeque::new(),
-        listening,
-    };
+    let mut accepting =
+        Accepting { failed: false, spare: Spare::new(), pause: FIRST_PAUSE, rebinds: VecDeque::new(), listening };
     let mut acceptor = Some(acceptor);
     while let Some(mut current) = acceptor.take() {
         match accepting.accept_all(&mut *current).await {
@@ -62,8 +56,8 @@ pub(super) async fn run(listening: Arc<Listening>, acceptor: Box<dyn Acceptor>) 
 
 struct Accepting {
     listening: Arc<Listening>,
-    sessions: JoinSet<()>,
-    report: Report,
+    /// Whether the listener was given up.
+    failed: bool,
     spare: Spare,
     pause: Duration,
     /// When the listener was bound again, within the window.
@@ -80,15 +74,12 @@ enum Stop {
 
 impl Accepting {
     async fn accept_all(&mut self, acceptor: &mut dyn Acceptor) -> Stop {
+        let listening = self.listening.clone();
+        let mut watch = listening.hub.shutdown.watch();
         loop {
-            let listening = self.listening.clone();
             let (permit, accepted) = tokio::select! {
                 biased;
-                () = listening.hub.shutdown.draining() => return Stop::Draining,
-                Some(ended) = self.sessions.join_next() => {
-                    self.count(&ended);
-                    continue;
-                }
+                () = poll_fn(|cx| watch.poll_reached(cx, Phase::Draining)) => return Stop::Draining,
                 next = next(&listening, acceptor) => next,
             };
             match accepted {
@@ -108,14 +99,6 @@ impl Accepting {
         }
     }
 
-    /// Counts a session that ended, from the drain's beginning on.
-    fn count(&mut self, ended: &Result<(), JoinError>) {
-        match ended {
-            Err(error) if error.is_cancelled() => self.report.cut += 1,
-            _ => self.report.finished += usize::from(self.listening.hub.shutdown.is_draining()),
-        }
-    }
-
     /// Begins the session, or closes the connection with a reason that is counted.
     fn admit(&mut self, permit: Option<Permit>, incoming: Box<dyn Incoming>) {
         self.pause = FIRST_PAUSE;
@@ -123,13 +106,13 @@ impl Accepting {
         let Some(mut permit) = permit.or_else(|| self.listening.permits.take()) else {
             return self.refuse(incoming, Refusal::MaxSessions);
         };
-        if !self.listening.permits.admit_source(&mut permit, incoming.remote()) {
+        if !permit.admit_source(incoming.remote()) {
             return self.refuse(incoming, Refusal::MaxSessionsPerIp);
         }
         let session = connection::run(self.listening.clone(), incoming, permit);
         match self.listening.hub.worker() {
-            Some(worker) => self.sessions.spawn_on(session, worker),
-            None => self.sessions.spawn(session),
+            Some(worker) => worker.spawn(session),
+            None => tokio::spawn(session),
         };
     }
 
@@ -158,7 +141,6 @@ impl Accepting {
             () = pause => {}
             () = hub.session_ended.notified() => {}
             () = hub.shutdown.draining() => {}
-            Some(ended) = self.sessions.join_next() => self.count(&ended),
         }
         self.spare.take_back();
     }
@@ -182,7 +164,7 @@ impl Accepting {
             self.rebinds.retain(|at| now - *at < REBIND_WINDOW);
             if self.rebinds.len() >= REBINDS {
                 listening.observe(&Event::ListenerFailed { listener: &listening.name, error: &error });
-                self.report.failed = true;
+                self.failed = true;
                 return None;
             }
             self.rebinds.push_back(now);
@@ -202,23 +184,11 @@ impl Accepting {
         }
     }
 
-    /// Waits for the sessions, to the drain's deadline.
-    async fn finish(mut self) -> Report {
-        loop {
-            tokio::select! {
-                biased;
-                ended = self.sessions.join_next() => match ended {
-                    Some(ended) => self.count(&ended),
-                    None => return self.report,
-                },
-                () = self.listening.hub.shutdown.cutting() => break,
-            }
-        }
-        self.sessions.abort_all();
-        while let Some(ended) = self.sessions.join_next().await {
-            self.count(&ended);
-        }
-        self.report
+    /// Waits for the sessions.
+    async fn finish(self) -> Report {
+        // Each of them watches for the deadline itself.
+        self.listening.permits.all_back().await;
+        self.listening.report(self.failed)
     }
 }
 

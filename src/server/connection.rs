@@ -1,7 +1,10 @@
 //! One connection, from its opening to its close, in a task of its own.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -10,67 +13,136 @@ use tracing::Instrument;
 use super::conversation::{Ending, converse};
 use super::listening::Listening;
 use super::permits::Permit;
-use super::shutdown::Shutdown;
 use crate::address::Address;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::event::{CloseReason, Event, Refusal, Totals};
 use crate::session::Session;
-use crate::transport::Incoming;
+use crate::transport::{Dialled, Incoming};
 
 /// Opens the connection, runs the handler and closes. The permit is held until the end.
-pub(super) async fn run(listening: Arc<Listening>, incoming: Box<dyn Incoming>, permit: Permit) {
-    let opened = Instant::now();
-    let Some(mut session) = open(&listening, incoming).await else { return };
-    let mut record = Record::begin(&listening, &session, opened);
-    let service = &listening.service;
-    let ending = converse(&*service.handler, &mut session, &service.limits, &listening.hub.shutdown, opened)
-        .instrument(record.span())
-        .await;
-    record.totals = session.wire().lock().totals();
-    if ending.orderly {
-        close(session, service.limits.write_timeout, &listening.hub.shutdown).await;
+///
+/// An idle connection is this future and little else. So what is rare (a layer's handshake, a peer that does not read,
+/// a span) is boxed and makes no room for itself here; and what is done at once, as opening and closing nearly always
+/// are, costs neither the box nor a timer.
+#[expect(clippy::manual_async_fn, reason = "an async fn would keep each argument twice, for as long as it runs")]
+pub(super) fn run(
+    listening: Arc<Listening>,
+    incoming: Box<dyn Incoming>,
+    permit: Permit,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let begun = Instant::now();
+        let session = {
+            let remote = incoming.remote().clone();
+            let mut opening = incoming.open();
+            let at_once = poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await;
+            let opened = match at_once {
+                Poll::Ready(Ok(dialled)) if listening.service.layers.is_empty() => {
+                    listening.service.bare(dialled).into()
+                }
+                Poll::Ready(dialled) => Box::pin(open(&listening, async { dialled })).await,
+                Poll::Pending => Box::pin(open(&listening, opening)).await,
+            };
+            match opened {
+                Opening::Done(session) => session,
+                failed => return failed.tell(&listening, &remote),
+            }
+        };
+        let mut session = session;
+        let record = Record::begin(&listening, &session, begun);
+        let span = record.span();
+        let ending = if span.is_disabled() {
+            record.converse(&mut session).await
+        } else {
+            Box::pin(record.converse(&mut session).instrument(span)).await
+        };
+        let totals = session.wire().lock().totals();
+        if ending.orderly {
+            let is_closed = poll_fn(|cx| Poll::Ready(session.wire().lock().closes_at_once(cx))).await;
+            if !is_closed {
+                Box::pin(close(&listening, session)).await;
+            }
+        }
+        record.end(&ending, totals);
+        drop(permit);
+        listening.hub.session_ended.notify_one();
     }
-    record.end(&ending);
-    drop(permit);
-    listening.hub.session_ended.notify_one();
+}
+
+/// What became of a connection's link and layers.
+enum Opening {
+    Done(Session),
+    Failed(Error),
+    TookTooLong,
+    Cut,
+}
+
+impl From<Result<Session>> for Opening {
+    fn from(opened: Result<Session>) -> Self {
+        opened.map_or_else(Opening::Failed, Opening::Done)
+    }
+}
+
+impl Opening {
+    /// What fails here is counted and is no session.
+    fn tell(self, listening: &Listening, remote: &Address) {
+        let (reason, error) = match self {
+            Opening::Done(_) => return,
+            Opening::Cut => return listening.count(CloseReason::Cut),
+            Opening::Failed(error) => (Refusal::HandshakeFailed, Some(error)),
+            Opening::TookTooLong => (Refusal::HandshakeTimeout, None),
+        };
+        let error = error.as_ref().map(|error: &Error| error as &dyn crate::event::ErrorText);
+        listening.observe(&Event::ConnectionRefused { listener: &listening.name, remote, reason, error });
+    }
+}
+
+/// Opens link and layers under the handshake clock.
+async fn open(listening: &Listening, link: impl Future<Output = io::Result<Dialled>>) -> Opening {
+    let opening = async { listening.service.open(link.await?).await };
+    match unless_cut(listening, within(listening.service.limits.handshake_timeout, opening)).await {
+        Some(Some(opened)) => opened.into(),
+        Some(None) => Opening::TookTooLong,
+        None => Opening::Cut,
+    }
 }
 
 /// Lets the peer take what is left, at its own speed, as long as it takes any of it within the write clock. Then it waits
 /// for the peer to close as well, unless the server drains: who has nothing to say any more holds up nobody's end.
-async fn close(mut session: Session, limit: Duration, shutdown: &Shutdown) {
-    while timeout(limit, session.finish()).await.is_err() {
-        if !session.wire().lock().take_progress() {
-            return;
+async fn close(listening: &Listening, mut session: Session) {
+    let limit = listening.service.limits.write_timeout;
+    let closed = async {
+        while within(limit, session.finish()).await.is_none() {
+            if !session.wire().lock().take_progress() {
+                return;
+            }
         }
-    }
-    tokio::select! {
-        // In this order what has come is read in any case: closing a socket with unread data resets the connection.
-        biased;
-        _ = timeout(limit, session.close()) => {}
-        () = shutdown.draining() => {}
-    }
-}
-
-/// Opens link and layers under the handshake clock. What fails here is counted and is no session.
-async fn open(listening: &Listening, incoming: Box<dyn Incoming>) -> Option<Session> {
-    let remote = incoming.remote().clone();
-    let (reason, error) = match within(listening.service.limits.handshake_timeout, async {
-        let dialled = incoming.open().await?;
-        listening.service.open(dialled).await
-    })
-    .await
-    {
-        Some(Ok(session)) => return Some(session),
-        Some(Err(error)) => (Refusal::HandshakeFailed, Some(error)),
-        None => (Refusal::HandshakeTimeout, None),
+        tokio::select! {
+            // In this order what has come is read in any case: closing a socket with unread data resets the connection.
+            biased;
+            _ = within(limit, session.close()) => {}
+            () = listening.hub.shutdown.draining() => {}
+        }
     };
-    let error = error.as_ref().map(|error: &Error| error as &dyn crate::event::ErrorText);
-    listening.observe(&Event::ConnectionRefused { listener: &listening.name, remote: &remote, reason, error });
-    None
+    unless_cut(listening, closed).await;
 }
 
+/// What is done at once, as it is nearly always, needs no timer.
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    timeout(limit, future).await.ok()
+    let mut future = pin!(future);
+    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => timeout(limit, future).await.ok(),
+    }
+}
+
+/// `None` at the drain's deadline.
+async fn unless_cut<T>(listening: &Listening, future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = future => Some(done),
+        () = listening.hub.shutdown.cutting() => None,
+    }
 }
 
 /// Tells of a session's beginning and, whatever happens to its task, of its end.
@@ -79,7 +151,6 @@ pub(super) struct Record {
     session: u64,
     remote: Address,
     opened: Instant,
-    pub(super) totals: Totals,
     ended: bool,
 }
 
@@ -90,7 +161,6 @@ impl Record {
             session: listening.hub.session_number(),
             remote: session.peer().remote.clone(),
             opened,
-            totals: Totals::default(),
             ended: false,
         };
         listening.observe(&Event::SessionOpened {
@@ -113,12 +183,19 @@ impl Record {
         self.session
     }
 
-    pub(super) fn end(mut self, ending: &Ending) {
-        self.tell(ending.reason, ending.error.as_deref());
+    /// Runs the listener's handler over the session.
+    pub(super) fn converse<'a>(&'a self, session: &'a mut Session) -> impl Future<Output = Ending> + Send + 'a {
+        let service = &self.listening.service;
+        converse(&*service.handler, session, &service.limits, &self.listening.hub.shutdown, self.opened)
     }
 
-    fn tell(&mut self, reason: CloseReason, error: Option<&str>) {
+    pub(super) fn end(mut self, ending: &Ending, totals: Totals) {
+        self.tell(ending.reason, ending.error.as_deref(), totals);
+    }
+
+    fn tell(&mut self, reason: CloseReason, error: Option<&str>, totals: Totals) {
         self.ended = true;
+        self.listening.count(reason);
         self.listening.observe(&Event::SessionClosed {
             session: self.session,
             listener: &self.listening.name,
@@ -126,17 +203,17 @@ impl Record {
             reason,
             error: error.as_ref().map(|error| error as &dyn crate::event::ErrorText),
             lasted: self.opened.elapsed(),
-            totals: self.totals,
+            totals,
         });
     }
 }
 
-/// The task was aborted at the drain's deadline, or panicked outside the handler.
+/// The task was dropped, or panicked outside the handler.
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.ended {
             let reason = if std::thread::panicking() { CloseReason::Panicked } else { CloseReason::Cut };
-            self.tell(reason, None);
+            self.tell(reason, None, Totals::default());
         }
     }
 }

@@ -8,11 +8,10 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::shutdown::Shutdown;
+use super::shutdown::{Phase, Shutdown};
 use crate::error::{Error, Result};
 use crate::event::CloseReason;
 use crate::handler::Handler;
@@ -49,58 +48,48 @@ impl Ending {
 }
 
 /// Runs the handler to its end.
-pub(super) async fn converse(
-    handler: &dyn Handler,
-    session: &mut Session,
-    limits: &Limits,
-    shutdown: &Shutdown,
+pub(super) fn converse<'a>(
+    handler: &'a dyn Handler,
+    session: &'a mut Session,
+    limits: &'a Limits,
+    shutdown: &'a Shutdown,
     opened: Instant,
-) -> Ending {
-    let wire = session.wire().clone();
+) -> impl Future<Output = Ending> + Send + 'a {
     let mut clocks = Clocks::new(limits, opened, session.peer().connected());
-    let mut timer = pin!(sleep_until(clocks.armed));
-    let mut draining = pin!(shutdown.draining());
-    let mut waits_for_drain = false;
+    let mut watch = shutdown.watch();
+    let wire = session.wire().clone();
     let mut conversation = handler.serve(session);
-
-    poll_fn(move |cx| {
-        if clocks.ending.is_none() && drain_began(&mut waits_for_drain, draining.as_mut(), shutdown, cx) {
-            wire.lock().end();
-            clocks.ending = Some(CloseReason::Drained);
-        }
-        loop {
-            if let Poll::Ready(ending) = poll_handler(conversation.as_mut(), clocks.ending, cx) {
-                return Poll::Ready(ending);
+    async move {
+        let mut timer = pin!(sleep_until(clocks.first()));
+        poll_fn(|cx| {
+            match watch.phase(cx) {
+                Phase::Running => {}
+                Phase::Cutting => return Poll::Ready(Ending::cut(CloseReason::Cut)),
+                Phase::Draining if clocks.ending.is_some() => {}
+                Phase::Draining => {
+                    wire.lock().end();
+                    clocks.ending = Some(CloseReason::Drained);
+                }
             }
-            let mut wire = wire.lock();
-            wire.set_driver(cx.waker());
-            if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
-                return Poll::Ready(Ending::of_error(&error));
+            loop {
+                if let Poll::Ready(ending) = poll_handler(conversation.as_mut(), clocks.ending, cx) {
+                    return Poll::Ready(ending);
+                }
+                let mut wire = wire.lock();
+                wire.set_driver(cx.waker());
+                if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
+                    return Poll::Ready(Ending::of_error(&error));
+                }
+                match clocks.check(&mut wire, timer.as_mut(), cx) {
+                    Clock::Runs => return Poll::Pending,
+                    Clock::Cut(reason) => return Poll::Ready(Ending::cut(reason)),
+                    // The handler is asked once more: `recv` gives `None` now.
+                    Clock::Ends => wire.end(),
+                }
             }
-            match clocks.check(&mut wire, timer.as_mut(), cx) {
-                Clock::Runs => return Poll::Pending,
-                Clock::Cut(reason) => return Poll::Ready(Ending::cut(reason)),
-                // The handler is asked once more: `recv` gives `None` now.
-                Clock::Ends => wire.end(),
-            }
-        }
-    })
-    .await
-}
-
-/// Waits in the list of those who are told only once; afterwards a look at the phase is enough, since whoever changes
-/// it wakes this task.
-fn drain_began(
-    waits: &mut bool,
-    draining: Pin<&mut impl Future<Output = ()>>,
-    shutdown: &Shutdown,
-    cx: &mut Context<'_>,
-) -> bool {
-    if *waits {
-        return shutdown.is_draining();
+        })
+        .await
     }
-    *waits = true;
-    draining.poll(cx).is_ready()
 }
 
 fn poll_handler(
@@ -129,24 +118,24 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// The idle, write and total clocks of one session, over one timer.
-struct Clocks {
-    idle: Duration,
-    write: Duration,
-    total: Option<Instant>,
-    /// Whether what is sent counts as activity. That a datagram was sent says nothing of whether its peer is there: one
-    /// that left a busy room would otherwise be sent its talk for ever.
-    sending_counts: bool,
+struct Clocks<'a> {
+    limits: &'a Limits,
+    opened: Instant,
     /// When a message last came or went.
     active: Instant,
     /// How many messages had come and gone by then.
     moved: u64,
     /// Since when nothing of what waits to be written was taken.
     stalled: Option<Instant>,
-    /// Why `recv` gives `None` already, and until when the handler may take to notice.
-    ending: Option<CloseReason>,
+    /// Until when the handler may take to notice that `recv` gives `None`.
     grace: Option<Instant>,
-    /// When the timer will fire.
-    armed: Instant,
+    /// Why `recv` gives `None` already.
+    ending: Option<CloseReason>,
+    /// Whether what is sent counts as activity. That a datagram was sent says nothing of whether its peer is there: one
+    /// that left a busy room would otherwise be sent its talk for ever.
+    sending_counts: bool,
+    /// Whether the timer knows whom to wake.
+    waits: bool,
 }
 
 /// What the clocks say.
@@ -156,22 +145,24 @@ enum Clock {
     Cut(CloseReason),
 }
 
-impl Clocks {
-    fn new(limits: &Limits, opened: Instant, connected: bool) -> Self {
-        let total = limits.total_timeout.map(|total| opened + total);
-        let first = opened + limits.idle_timeout;
+impl<'a> Clocks<'a> {
+    fn new(limits: &'a Limits, opened: Instant, connected: bool) -> Self {
         Clocks {
-            idle: limits.idle_timeout,
-            write: limits.write_timeout,
-            total,
-            sending_counts: connected,
+            limits,
+            opened,
             active: opened,
             moved: 0,
             stalled: None,
-            ending: None,
             grace: None,
-            armed: total.map_or(first, |total| total.min(first)),
+            ending: None,
+            sending_counts: connected,
+            waits: false,
         }
+    }
+
+    /// When a session in which nothing happens is over.
+    fn first(&self) -> Instant {
+        self.next(true).0
     }
 
     /// Called when the handler waits. Makes sure that the timer fires at the next deadline or before.
@@ -191,17 +182,21 @@ impl Clocks {
 
         loop {
             let (deadline, clock) = self.next(wire.is_receiving());
-            if deadline < self.armed {
-                self.armed = deadline;
+            if deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
+                self.waits = false;
             }
-            if timer.as_mut().poll(cx).is_pending() {
+            // Nearly always: it is armed, it is not due, and it fires before the deadline, which is looked at then.
+            if self.waits && !timer.is_elapsed() {
+                return Clock::Runs;
+            }
+            self.waits = timer.as_mut().poll(cx).is_pending();
+            if self.waits {
                 return Clock::Runs;
             }
             if Instant::now() >= deadline {
                 return self.expire(clock);
             }
-            self.armed = deadline;
             timer.as_mut().reset(deadline);
         }
     }
@@ -210,10 +205,10 @@ impl Clocks {
     fn next(&self, receiving: bool) -> (Instant, CloseReason) {
         // While the handler works nothing is idle; the timer then only looks again later.
         let idle_since = if receiving && self.ending.is_none() { self.active } else { Instant::now() };
-        let idle = (idle_since + self.idle, CloseReason::Idle);
+        let idle = (idle_since + self.limits.idle_timeout, CloseReason::Idle);
         let others = [
-            self.stalled.map(|since| (since + self.write, CloseReason::WriteTimeout)),
-            self.total.map(|at| (at, CloseReason::TotalTimeout)),
+            self.stalled.map(|since| (since + self.limits.write_timeout, CloseReason::WriteTimeout)),
+            self.limits.total_timeout.map(|total| (self.opened + total, CloseReason::TotalTimeout)),
             self.grace.map(|at| (at, self.ending.unwrap_or(CloseReason::Idle))),
         ];
         others.into_iter().flatten().fold(idle, |first, other| if other.0 < first.0 { other } else { first })
@@ -223,7 +218,7 @@ impl Clocks {
         match clock {
             CloseReason::Idle if self.ending.is_none() => {
                 self.ending = Some(CloseReason::Idle);
-                self.grace = Some(Instant::now() + self.write);
+                self.grace = Some(Instant::now() + self.limits.write_timeout);
                 Clock::Ends
             }
             reason => Clock::Cut(reason),

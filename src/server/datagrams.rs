@@ -52,27 +52,24 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
         let opened = Instant::now();
         let nobody = Peer::new(listening.local.clone(), Address::Unnamed, route.clone());
         let mut session = Session::over(WireLink::Shared(port), nobody);
-        let mut record = Record::begin(listening, &session, opened);
-        let ending = tokio::select! {
-            ending = converse(&*listening.service.handler, &mut session, &clockless, &hub.shutdown, opened)
-                .instrument(record.span()) => ending,
-            () = hub.shutdown.cutting() => {
-                return Report { cut: 1, ..Report::default() };
-            }
-        };
-        record.totals = session.wire().lock().totals();
-        let received = record.totals.messages_in;
-        let drained = ending.reason == CloseReason::Drained;
-        record.end(&ending);
+        let record = Record::begin(listening, &session, opened);
+        let ending = converse(&*listening.service.handler, &mut session, &clockless, &hub.shutdown, opened)
+            .instrument(record.span())
+            .await;
+        let totals = session.wire().lock().totals();
+        record.end(&ending, totals);
+        if ending.reason == CloseReason::Cut {
+            return listening.report(false);
+        }
         let Some(WireLink::Shared(same)) = session.wire().lock().take_link() else {
-            return Report { failed: true, ..Report::default() };
+            return listening.report(true);
         };
         port = same;
-        if drained || hub.shutdown.is_draining() {
+        if hub.shutdown.is_draining() {
             std::future::poll_fn(|cx| port.poll_flush(cx)).await;
-            return Report { finished: 1, ..Report::default() };
+            return listening.report(false);
         }
-        if received > 0 {
+        if totals.messages_in > 0 {
             pause = FIRST_RESTART_PAUSE;
         } else {
             sleep(pause).await;

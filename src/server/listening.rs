@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
+use super::Report;
 use super::permits::Permits;
 use super::shutdown::Shutdown;
 use crate::address::Address;
 use crate::endpoint::Endpoint;
-use crate::event::{Event, Observer};
+use crate::event::{CloseReason, Event, Observer};
 use crate::service::Service;
 
 /// What all listeners of one server share.
@@ -58,7 +59,10 @@ pub(super) struct Listening {
     pub(super) local: Address,
     /// The endpoint with the address that the kernel gave: its name in events.
     pub(super) name: String,
-    pub(super) permits: Permits,
+    pub(super) permits: Arc<Permits>,
+    /// Sessions that ended by themselves and that were cut, from the drain's beginning on.
+    finished: AtomicUsize,
+    cut: AtomicUsize,
     pub(super) hub: Arc<Hub>,
 }
 
@@ -68,6 +72,8 @@ impl Listening {
         Listening {
             name: format!("{}://{local}", service.route.scheme),
             permits: Permits::new(hub.sessions.clone(), limits.max_sessions, limits.max_sessions_per_ip),
+            finished: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
             service,
             local,
             hub,
@@ -81,6 +87,20 @@ impl Listening {
             endpoint.authority = address.into();
         }
         endpoint
+    }
+
+    /// Counts a session that ended, from the drain's beginning on.
+    pub(super) fn count(&self, reason: CloseReason) {
+        if reason == CloseReason::Cut {
+            self.cut.fetch_add(1, Ordering::Relaxed);
+        } else if self.hub.shutdown.is_draining() {
+            self.finished.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What became of the sessions, once all are over.
+    pub(super) fn report(&self, failed: bool) -> Report {
+        Report { finished: self.finished.load(Ordering::Relaxed), cut: self.cut.load(Ordering::Relaxed), failed }
     }
 
     pub(super) fn observe(&self, event: &Event<'_>) {

@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 use super::Report;
 use super::connection::Record;
-use super::conversation::{Ending, converse};
+use super::conversation::Ending;
 use super::listening::Listening;
 use super::port::Port;
 use crate::address::Address;
@@ -48,7 +48,6 @@ pub(super) async fn serve(listening: &Arc<Listening>, port: Port) -> Report {
         ring: Vec::new(),
         hand: 0,
         sessions: FuturesUnordered::new(),
-        report: Report::default(),
     };
     poll_fn(|cx| {
         if waits_for_drain && draining.as_mut().poll(cx).is_ready() {
@@ -57,21 +56,20 @@ pub(super) async fn serve(listening: &Arc<Listening>, port: Port) -> Report {
         if waits_for_drain {
             table.receive(cx);
         }
+        if cutting.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
         table.poll_sessions(cx);
         let sent = lock(&table.port).poll_send_all(cx);
-        if !waits_for_drain {
-            if table.sessions.is_empty() && sent.is_ready() {
-                return Poll::Ready(());
-            }
-            if cutting.as_mut().poll(cx).is_ready() {
-                table.report.cut += table.sessions.len();
-                return Poll::Ready(());
-            }
+        if !waits_for_drain && table.sessions.is_empty() && sent.is_ready() {
+            return Poll::Ready(());
         }
         Poll::Pending
     })
     .await;
-    table.report
+    // What is left tells that it is cut.
+    drop(table);
+    listening.report(false)
 }
 
 type SessionFuture = Pin<Box<dyn Future<Output = (Key, u64)> + Send>>;
@@ -87,7 +85,6 @@ struct Table {
     ring: Vec<Slot>,
     hand: usize,
     sessions: FuturesUnordered<SessionFuture>,
-    report: Report,
 }
 
 struct Slot {
@@ -141,7 +138,7 @@ impl Table {
         // The session of an evicted peer gives its permit back when it is next polled, so the table's own size, not
         // the listener's permits, is what bounds it.
         let Some(mut permit) = self.listening.permits.take_of_server() else { return refuse(Refusal::MaxSessions) };
-        if !self.listening.permits.admit_source(&mut permit, &key.0) {
+        if !permit.admit_source(&key.0) {
             return refuse(Refusal::MaxSessionsPerIp);
         }
         let opened = Instant::now();
@@ -149,17 +146,13 @@ impl Table {
         let peer = Peer::new(key.1.clone(), key.0.clone(), self.listening.service.route.clone());
         let link = PeerLink { inbox: inbox.clone(), port: self.port.clone(), peer: peer.clone(), reply_limit: None };
         let mut session = Session::over(WireLink::Messages(Box::new(link)), peer);
-        let mut record = Record::begin(&self.listening, &session, opened);
+        let record = Record::begin(&self.listening, &session, opened);
         let number = record.number();
         let listening = self.listening.clone();
         let (closed, ended_key) = (inbox.clone(), key.clone());
         self.sessions.push(Box::pin(async move {
             let ending = {
-                let service = &listening.service;
-                let conversation =
-                    converse(&*service.handler, &mut session, &service.limits, &listening.hub.shutdown, opened)
-                        .instrument(record.span());
-                let mut conversation = pin!(conversation);
+                let mut conversation = pin!(record.converse(&mut session).instrument(record.span()));
                 poll_fn(|cx| {
                     if closed.poll_evicted(cx).is_ready() {
                         return Poll::Ready(Ending::cut(CloseReason::Evicted));
@@ -168,8 +161,8 @@ impl Table {
                 })
                 .await
             };
-            record.totals = session.wire().lock().totals();
-            record.end(&ending);
+            let totals = session.wire().lock().totals();
+            record.end(&ending, totals);
             drop((session, permit));
             listening.hub.session_ended.notify_one();
             (ended_key, number)
@@ -205,7 +198,6 @@ impl Table {
 
     fn poll_sessions(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some((key, session))) = Pin::new(&mut self.sessions).poll_next(cx) {
-            self.report.finished += usize::from(self.listening.hub.shutdown.is_draining());
             let index = self.peers.get(&key).copied();
             if let Some(index) = index.filter(|index| self.ring[*index].session == session) {
                 self.remove(index);

@@ -2,101 +2,129 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::address::Address;
 
 /// Who may begin a session: the whole server, one listener of it, one source.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Permits {
     server: Arc<Semaphore>,
-    listener: Arc<Semaphore>,
+    listener: Semaphore,
     sources: Option<Sources>,
+    /// How many are held, and who waits until none is.
+    held: AtomicUsize,
+    all_back: Notify,
 }
 
-/// The right to one session.
+/// The right to one session; given back when it is dropped. It is small, since each session holds one.
 #[derive(Debug)]
 pub(super) struct Permit {
-    _server: OwnedSemaphorePermit,
-    _listener: Option<OwnedSemaphorePermit>,
-    source: Option<SourcePermit>,
+    permits: Arc<Permits>,
+    of_listener: bool,
+    source: Option<Box<IpAddr>>,
 }
 
 impl Permits {
-    pub(super) fn new(server: Arc<Semaphore>, listener: usize, per_source: Option<usize>) -> Self {
-        Permits {
+    pub(super) fn new(server: Arc<Semaphore>, listener: usize, per_source: Option<usize>) -> Arc<Self> {
+        Arc::new(Permits {
             server,
-            listener: Arc::new(Semaphore::new(listener.min(Semaphore::MAX_PERMITS))),
-            sources: per_source.map(|most| Sources { most, held: Arc::default() }),
-        }
+            listener: Semaphore::new(listener.min(Semaphore::MAX_PERMITS)),
+            sources: per_source.map(|most| Sources { most, held: Mutex::default() }),
+            held: AtomicUsize::new(0),
+            all_back: Notify::new(),
+        })
     }
 
     /// A permit, if there is one now.
-    pub(super) fn take(&self) -> Option<Permit> {
-        let listener = self.listener.clone().try_acquire_owned().ok()?;
-        let server = self.server.clone().try_acquire_owned().ok()?;
-        Some(Permit { _server: server, _listener: Some(listener), source: None })
+    pub(super) fn take(self: &Arc<Self>) -> Option<Permit> {
+        let listener = self.listener.try_acquire().ok()?;
+        self.server.try_acquire().ok()?.forget();
+        listener.forget();
+        Some(self.permit(true))
     }
 
     /// A permit of the server alone, for sessions that a table of fixed size bounds already.
-    pub(super) fn take_of_server(&self) -> Option<Permit> {
-        let server = self.server.clone().try_acquire_owned().ok()?;
-        Some(Permit { _server: server, _listener: None, source: None })
+    pub(super) fn take_of_server(self: &Arc<Self>) -> Option<Permit> {
+        self.server.try_acquire().ok()?.forget();
+        Some(self.permit(false))
     }
 
     /// A permit, as soon as there is one. Cancel-safe.
-    pub(super) async fn wait(&self) -> Permit {
+    pub(super) async fn wait(self: &Arc<Self>) -> Permit {
         let never_closed = "these semaphores are never closed";
-        let listener = self.listener.clone().acquire_owned().await.expect(never_closed);
-        let server = self.server.clone().acquire_owned().await.expect(never_closed);
-        Permit { _server: server, _listener: Some(listener), source: None }
+        let listener = self.listener.acquire().await.expect(never_closed);
+        self.server.acquire().await.expect(never_closed).forget();
+        listener.forget();
+        self.permit(true)
+    }
+
+    /// Waits until no permit is held.
+    pub(super) async fn all_back(&self) {
+        // The last one leaves word, also where nobody waits yet.
+        while self.held.load(Ordering::SeqCst) > 0 {
+            self.all_back.notified().await;
+        }
+    }
+
+    fn permit(self: &Arc<Self>, of_listener: bool) -> Permit {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        Permit { permits: self.clone(), of_listener, source: None }
     }
 }
 
-impl Permits {
-    /// Adds the source's own limit to a permit, or refuses. Sources without an IP address have none.
-    pub(super) fn admit_source(&self, permit: &mut Permit, remote: &Address) -> bool {
-        let (Some(sources), Some(ip)) = (&self.sources, remote.canonical_ip()) else { return true };
-        permit.source = sources.take(prefix(ip));
-        permit.source.is_some()
+impl Permit {
+    /// Adds the source's own limit, or says that it is reached. Sources without an IP address have none.
+    pub(super) fn admit_source(&mut self, remote: &Address) -> bool {
+        let (Some(sources), Some(ip)) = (&self.permits.sources, remote.canonical_ip()) else { return true };
+        let prefix = prefix(ip);
+        let admitted = sources.take(prefix);
+        self.source = admitted.then(|| Box::new(prefix));
+        admitted
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let (Some(prefix), Some(sources)) = (&self.source, &self.permits.sources) {
+            sources.give_back(**prefix);
+        }
+        if self.of_listener {
+            self.permits.listener.add_permits(1);
+        }
+        self.permits.server.add_permits(1);
+        if self.permits.held.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.permits.all_back.notify_one();
+        }
     }
 }
 
 /// How many sessions each source holds. It has an entry for each source with a session, so it is bounded by their
 /// number.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Sources {
     most: usize,
-    held: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-#[derive(Debug)]
-struct SourcePermit {
-    prefix: IpAddr,
-    held: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    held: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl Sources {
-    fn take(&self, prefix: IpAddr) -> Option<SourcePermit> {
+    fn take(&self, prefix: IpAddr) -> bool {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(prefix).or_default();
-        if *count >= self.most {
-            return None;
-        }
-        *count += 1;
-        Some(SourcePermit { prefix, held: self.held.clone() })
+        let free = *count < self.most;
+        *count += usize::from(free);
+        free
     }
-}
 
-impl Drop for SourcePermit {
-    fn drop(&mut self) {
+    fn give_back(&self, prefix: IpAddr) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = held.get_mut(&self.prefix) {
+        if let Some(count) = held.get_mut(&prefix) {
             *count -= 1;
             if *count == 0 {
-                held.remove(&self.prefix);
+                held.remove(&prefix);
             }
         }
     }
@@ -117,7 +145,7 @@ fn prefix(ip: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn permits(server: usize, listener: usize, per_source: Option<usize>) -> Permits {
+    fn permits(server: usize, listener: usize, per_source: Option<usize>) -> Arc<Permits> {
         Permits::new(Arc::new(Semaphore::new(server)), listener, per_source)
     }
 
@@ -146,10 +174,10 @@ mod tests {
         let permits = permits(10, 10, Some(1));
         let from = |text: &str| Address::Ip(text.parse().unwrap());
         let mut first = permits.take().unwrap();
-        assert!(permits.admit_source(&mut first, &from("[2001:db8::1]:1")));
-        assert!(!permits.admit_source(&mut permits.take().unwrap(), &from("[2001:db8::2]:1")));
-        assert!(permits.admit_source(&mut permits.take().unwrap(), &from("[2001:db8:0:1::2]:1")));
-        assert!(permits.admit_source(&mut permits.take().unwrap(), &Address::Unnamed));
+        assert!(first.admit_source(&from("[2001:db8::1]:1")));
+        assert!(!permits.take().unwrap().admit_source(&from("[2001:db8::2]:1")));
+        assert!(permits.take().unwrap().admit_source(&from("[2001:db8:0:1::2]:1")));
+        assert!(permits.take().unwrap().admit_source(&Address::Unnamed));
         drop(first);
         assert!(permits.sources.as_ref().unwrap().held.lock().unwrap().is_empty());
     }
