@@ -7,6 +7,7 @@
 //! failed is its [`Verdict`], whose number is the exit code; `--json` gives one object, also for a failure; a reader
 //! that goes away ends the command quietly.
 
+mod bench;
 mod call;
 mod causes;
 mod completions;
@@ -81,6 +82,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Bench(Box<bench::Args>),
     Call(call::Args),
     Lab(lab::Args),
     Why(why::Args),
@@ -111,6 +113,7 @@ fn run(registry: &Registry, words: Vec<OsString>) -> Outcome {
     match cli.command {
         None => serve::run(&cli.serve, options::given(of_command, registry), registry),
         Some(Command::Serve(args)) => serve::run(&args, options::given(of_command, registry), registry),
+        Some(Command::Bench(args)) => bench::run(&args, registry),
         Some(Command::Call(args)) => call::run(args, registry),
         Some(Command::Lab(args)) => lab::run(&args),
         Some(Command::Why(args)) => why::run(&args),

@@ -24,6 +24,8 @@ pub mod layers;
 pub mod limits;
 pub mod link;
 #[cfg(feature = "cli")]
+pub mod load;
+#[cfg(feature = "cli")]
 pub mod machine;
 pub mod options;
 mod random;

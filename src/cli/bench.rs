@@ -1,0 +1,224 @@
+//! `greetd bench`: a load on any endpoint, measured.
+
+mod view;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::failure::{Failure, Outcome};
+use super::{descriptors, output, workers};
+use crate::endpoint::Endpoint;
+use crate::error::named;
+use crate::load::compare::compare;
+use crate::load::message::{Expectation, Source};
+use crate::load::objective::Objective;
+use crate::load::report::Report;
+use crate::load::{self, Length, Load, Mode};
+use crate::options::{Period, Size};
+use crate::registry::Registry;
+use crate::service::Dialler;
+use crate::verdict::Verdict;
+
+/// Put a load on an endpoint, and measure what it does
+///
+/// Without --rate the load is closed: each connection keeps --depth requests in flight, so a slow server is asked less
+/// often. With --rate it is open: latencies run from when a request was due, so a stall shows in all that it delayed.
+#[derive(clap::Args)]
+#[group(skip)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
+pub(super) struct Args {
+    /// What to load, as in tcp://127.0.0.1:8080?framing=lines
+    #[arg(required_unless_present = "compare")]
+    endpoint: Option<String>,
+    /// How many connections, or sockets where there are no connections
+    #[arg(short, long, value_name = "N", default_value_t = 50)]
+    connections: usize,
+    /// How many requests each connection keeps in flight
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    depth: usize,
+    /// Ask at this rate, requests a second of all connections together, whatever the server does
+    #[arg(long, value_name = "N", conflicts_with_all = ["depth", "connect", "idle"])]
+    rate: Option<f64>,
+    /// End after so many requests
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
+    requests: Option<u64>,
+    /// End after this time
+    #[arg(short = 'z', long, value_name = "TIME", default_value = "10s")]
+    duration: Period,
+    /// How long it runs before it is measured [default: 1s, or nothing with --requests, --connect and --idle]
+    #[arg(long, value_name = "TIME")]
+    warm_up: Option<Period>,
+    /// Over what time the connections are opened
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    ramp: Period,
+    /// How long a reply may take
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    timeout: Period,
+    /// How long to wait for what the server says first
+    #[arg(long, value_name = "TIME", default_value = "200ms")]
+    greeting: Period,
+    /// The size of a message, which holds its number
+    #[arg(short, long, value_name = "SIZE", default_value = "16", conflicts_with_all = ["message", "file"])]
+    size: Size,
+    /// What to send; {n} becomes the message's number
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// Send what this file holds
+    #[arg(long, value_name = "PATH", conflicts_with = "message")]
+    file: Option<PathBuf>,
+    /// What a reply must be; {message} becomes what was sent [default: it holds what was sent]
+    #[arg(short, long, value_name = "TEXT")]
+    expect: Option<String>,
+    /// Take any reply for right
+    #[arg(long, conflicts_with = "expect")]
+    no_check: bool,
+    /// Connect, hear the greeting, close, and begin anew
+    #[arg(long, conflicts_with_all = ["idle", "depth"])]
+    connect: bool,
+    /// Connect and hold
+    #[arg(long, conflicts_with = "depth")]
+    idle: bool,
+    /// What cuts bytes into messages [default: raw, as bytes arrive]
+    #[arg(short, long, value_name = "NAME")]
+    framing: Option<String>,
+    /// A failure, as in `p99 > 5ms` or `failures > 0`: exit code 19; repeatable
+    #[arg(long, value_name = "OBJECTIVE")]
+    fail_if: Vec<Objective>,
+    /// Write the distribution of latencies there, in the format of HdrHistogram's plotter
+    #[arg(long, value_name = "PATH")]
+    hgrm: Option<PathBuf>,
+    /// Write a page with the result there
+    #[arg(long, value_name = "PATH")]
+    html: Option<PathBuf>,
+    /// Compare two results that --json printed, and load nothing
+    #[arg(long, num_args = 2, value_names = ["FIRST", "SECOND"], conflicts_with = "endpoint")]
+    compare: Option<Vec<PathBuf>>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, registry: &Registry) -> Outcome {
+    if let Some(files) = &args.compare {
+        return compare_files(files, args.json);
+    }
+    let usage = |fault: String| Failure::new(Verdict::Usage, fault);
+    let dialler = dialler(args, registry).map_err(usage)?;
+    let load = load_of(args, &dialler)?;
+    descriptors::raise_limit();
+    let runtime = workers::runtime()
+        .map_err(|error| Failure::new(Verdict::Failed, format!("failed to start: {}", named(&error))))?;
+    let view = view::Progress::new(&load);
+    let report = runtime.block_on(load::run(dialler, load, |progress| view.show(progress)));
+    view.end();
+    runtime.shutdown_background();
+    write_to(args.hgrm.as_deref(), || report.hgrm())?;
+    write_to(args.html.as_deref(), || report.html())?;
+    let verdict = verdict(&report, &args.fail_if);
+    if args.json {
+        let mut object = serde_json::to_value(&report).unwrap_or_default();
+        object["verdict"] = verdict.as_ref().map_or(Verdict::Ok, |failure| failure.verdict).word().into();
+        output::print_json(&object)?;
+    } else {
+        output::print(view::result(&report))?;
+    }
+    // The one object that was asked for is printed already.
+    verdict.map_or(Ok(()), |failure| Err(if args.json { failure.in_words() } else { failure }.into()))
+}
+
+fn dialler(args: &Args, registry: &Registry) -> Result<Dialler, String> {
+    let text = args.endpoint.as_deref().unwrap_or_default();
+    let mut endpoint: Endpoint = text.parse().map_err(|error| format!("{error}"))?;
+    if let Some(framing) = &args.framing {
+        endpoint.options.set("framing", framing);
+    }
+    registry.dialler(&endpoint).map_err(|error| error.to_string())
+}
+
+fn load_of(args: &Args, dialler: &Dialler) -> Result<Load, Failure> {
+    let usage = |fault: &str| Failure::new(Verdict::Usage, fault);
+    let mode = match (args.connect, args.idle, args.rate) {
+        (true, ..) => Mode::Connect,
+        (_, true, _) => Mode::Idle,
+        (.., Some(rate)) if rate > 0.0 && rate.is_finite() => Mode::Open { rate, precise: true },
+        (.., Some(_)) => return Err(usage("`--rate` takes a number above 0")),
+        (.., None) => Mode::Closed { depth: args.depth },
+    };
+    if args.connections == 0 || args.depth == 0 {
+        return Err(usage("`--connections` and `--depth` take a number above 0"));
+    }
+    let route = dialler.route();
+    if (args.depth > 1 || args.rate.is_some()) && !route.keeps_messages {
+        return Err(usage("without a framing the end of a reply is nowhere to be seen, so only one can be in flight")
+            .with_remedies(["say how the server frames its messages, for example --framing lines".to_owned()]));
+    }
+    let source = match (&args.message, &args.file) {
+        (Some(text), _) => Source::text(text),
+        (None, Some(path)) => Source::Fixed(Bytes::from(read(path)?)),
+        (None, None) => Source::Numbered(args.size.bytes()),
+    };
+    let expectation = match &args.expect {
+        _ if args.no_check => Expectation::Anything,
+        Some(text) => Expectation::text(text),
+        None => Expectation::Holds,
+    };
+    let talks = matches!(mode, Mode::Closed { .. } | Mode::Open { .. });
+    let warm_up = if talks && args.requests.is_none() { Duration::from_secs(1) } else { Duration::ZERO };
+    Ok(Load {
+        mode,
+        connections: args.connections,
+        length: args.requests.map_or(Length::Time(args.duration.duration()), Length::Count),
+        warm_up: args.warm_up.map_or(warm_up, Period::duration),
+        ramp: args.ramp.duration(),
+        patience: args.timeout.duration(),
+        greeting: args.greeting.duration(),
+        source,
+        expectation,
+    })
+}
+
+/// What the objectives say; without any, whether there was a reply at all.
+fn verdict(report: &Report, objectives: &[Objective]) -> Option<Failure> {
+    let missed: Vec<String> = objectives.iter().filter_map(|objective| objective.missed(report)).collect();
+    if !missed.is_empty() {
+        return Some(Failure::new(Verdict::Missed, "an objective was not met").with_causes(missed));
+    }
+    let nothing = report.counts.answered == 0 && report.connecting.count == 0;
+    let worst = report.errors.iter().max_by_key(|(_, count)| **count).map(|(word, _)| word.as_str());
+    let verdict = Verdict::ALL.into_iter().find(|verdict| Some(verdict.word()) == worst).unwrap_or(Verdict::Timeout);
+    nothing.then(|| Failure::new(verdict, format!("nothing at {} answered", report.settings.endpoint)))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| {
+        Failure::new(Verdict::of_bind(&error), format!("failed to read {}: {}", path.display(), named(&error)))
+    })
+}
+
+fn write_to(path: Option<&Path>, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    fs::write(path, text()).map_err(|error| {
+        Failure::new(Verdict::of_bind(&error), format!("failed to write {}: {}", path.display(), named(&error)))
+    })
+}
+
+fn compare_files(files: &[PathBuf], json: bool) -> Outcome {
+    let mut reports = Vec::new();
+    for path in files {
+        let report: Report = serde_json::from_slice(&read(path)?).map_err(|error| {
+            Failure::new(Verdict::Usage, format!("{} is no result of greetd bench: {error}", path.display()))
+        })?;
+        reports.push(report);
+    }
+    let [first, second] = &reports[..] else { return Ok(()) };
+    let rows = compare(first, second);
+    if json {
+        let rows: Vec<Value> = rows.iter().map(|row| json!(row)).collect();
+        return output::print_json(&json!({ "verdict": "ok", "rows": rows }));
+    }
+    output::print(view::comparison(first, second, &rows))
+}

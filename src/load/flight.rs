@@ -1,0 +1,182 @@
+//! What one conversation has in flight: which reply belongs to which request, and what became of the others.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How many requests are remembered after they were answered, to know a duplicate when it comes.
+const REMEMBERED: usize = 4096;
+
+/// The requests of one conversation, in the order in which they were sent.
+#[derive(Debug, Default)]
+pub struct Flight {
+    /// From the number `first` on; the oldest that still waits is never before `waiting_from`.
+    requests: VecDeque<Request>,
+    first: u64,
+    waiting_from: u64,
+    waiting: usize,
+    /// The highest number that was answered.
+    highest: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    /// When it was to be sent.
+    due: Instant,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waits,
+    Answered,
+    Lost,
+}
+
+/// What a reply turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// The answer to a request that waited, which was due then.
+    Answer {
+        /// When the request was to be sent.
+        due: Instant,
+        /// Whether a request that was sent later was answered before.
+        reordered: bool,
+    },
+    /// The answer to a request that was given up already.
+    Late {
+        /// When the request was to be sent.
+        due: Instant,
+    },
+    /// An answer that came before.
+    Duplicate,
+    /// Nothing that was asked.
+    Unasked,
+}
+
+impl Flight {
+    /// Takes note of a request, and gives it its number.
+    pub fn sent(&mut self, due: Instant) -> u64 {
+        if self.requests.len() >= REMEMBERED && self.waiting_from > self.first {
+            self.requests.pop_front();
+            self.first += 1;
+        }
+        self.requests.push_back(Request { due, state: State::Waits });
+        self.waiting += 1;
+        self.next() - 1
+    }
+
+    /// The number that the next request gets.
+    pub fn next(&self) -> u64 {
+        self.first + self.requests.len() as u64
+    }
+
+    /// How many requests wait for their replies.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// The oldest request that waits: whose reply comes next, where replies keep the order.
+    pub fn oldest(&mut self) -> Option<u64> {
+        while self.waiting_from < self.next() && self.state(self.waiting_from) != Some(State::Waits) {
+            self.waiting_from += 1;
+        }
+        (self.waiting_from < self.next()).then_some(self.waiting_from)
+    }
+
+    fn state(&self, number: u64) -> Option<State> {
+        let index = number.checked_sub(self.first)?;
+        self.requests.get(usize::try_from(index).ok()?).map(|request| request.state)
+    }
+
+    /// A reply to the request of that number came.
+    pub fn answered(&mut self, number: u64) -> Reply {
+        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let Some(request) = index.and_then(|index| self.requests.get_mut(index)) else { return Reply::Unasked };
+        let due = request.due;
+        match std::mem::replace(&mut request.state, State::Answered) {
+            State::Answered => Reply::Duplicate,
+            State::Lost => Reply::Late { due },
+            State::Waits => {
+                self.waiting -= 1;
+                let reordered = self.highest.is_some_and(|highest| number < highest);
+                self.highest = self.highest.max(Some(number));
+                Reply::Answer { due, reordered }
+            }
+        }
+    }
+
+    /// Gives up what waits for longer than that, and tells when each was due.
+    pub fn give_up(&mut self, patience: Duration, now: Instant, mut lost: impl FnMut(Instant)) {
+        let mut number = self.waiting_from;
+        while number < self.next() {
+            let index = (number - self.first) as usize;
+            let request = &mut self.requests[index];
+            // They are in the order in which they were due.
+            if request.due + patience > now {
+                return;
+            }
+            if request.state == State::Waits {
+                request.state = State::Lost;
+                self.waiting -= 1;
+                lost(request.due);
+            }
+            number += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_reply_is_told_for_what_it_is() {
+        let mut flight = Flight::default();
+        let start = Instant::now();
+        let numbers: Vec<u64> = (0..4).map(|_| flight.sent(start)).collect();
+        assert_eq!(numbers, [0, 1, 2, 3]);
+        assert_eq!(flight.answered(2), Reply::Answer { due: start, reordered: false });
+        assert_eq!(flight.answered(0), Reply::Answer { due: start, reordered: true });
+        assert_eq!(flight.answered(0), Reply::Duplicate);
+        assert_eq!(flight.answered(9), Reply::Unasked);
+        assert_eq!(flight.oldest(), Some(1));
+        let mut lost = 0;
+        flight.give_up(Duration::from_secs(1), start + Duration::from_secs(1), |_| lost += 1);
+        assert_eq!((lost, flight.waiting(), flight.oldest()), (2, 0, None));
+        assert_eq!(flight.answered(3), Reply::Late { due: start });
+    }
+
+    proptest! {
+        /// However replies are lost, doubled and mixed: what was sent is answered once, or lost.
+        #[test]
+        fn every_request_is_answered_or_lost(replies in proptest::collection::vec(0_u64..300, 0..600)) {
+            let mut flight = Flight::default();
+            let now = Instant::now();
+            (0..300).for_each(|_| { flight.sent(now); });
+            let mut answered = 0;
+            for number in &replies {
+                answered += usize::from(matches!(flight.answered(*number), Reply::Answer { .. }));
+            }
+            let distinct: std::collections::BTreeSet<_> = replies.iter().collect();
+            prop_assert_eq!(answered, distinct.len());
+            let mut lost = 0;
+            flight.give_up(Duration::ZERO, now, |_| lost += 1);
+            prop_assert_eq!(answered + lost, 300);
+            prop_assert_eq!(flight.waiting(), 0);
+        }
+    }
+
+    #[test]
+    fn memory_stays_bounded_however_much_is_sent() {
+        let mut flight = Flight::default();
+        for _ in 0..100_000 {
+            let number = flight.sent(Instant::now());
+            flight.answered(number);
+            flight.oldest();
+        }
+        assert!(flight.requests.len() <= REMEMBERED);
+    }
+}
