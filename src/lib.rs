@@ -60,3 +60,8 @@ pub use verdict::Verdict;
 pub use async_trait::async_trait;
 /// The crate whose `Bytes` messages are.
 pub use bytes;
+
+/// The README's examples, so that they compile.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

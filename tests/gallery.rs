@@ -66,10 +66,8 @@ fn each_sample_runs_with_the_two_lines_of_its_readme() {
         }
         let folder = tempfile::tempdir().unwrap();
         let own = folder.path().display().to_string();
-        let serve = match serve.contains("--bind") {
-            true => serve.replace("/run", &own),
-            false => format!("{serve} --bind 127.0.0.1:0"),
-        };
+        let serve =
+            if serve.contains("--bind") { serve.replace("/run", &own) } else { format!("{serve} --bind 127.0.0.1:0") };
         let mut server = Server(shell(&serve, folder.path()).stdout(Stdio::piped()).spawn().unwrap());
         let mut listening = String::new();
         BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut listening).unwrap();
