@@ -162,16 +162,17 @@ impl<'a> Talk<'a> {
         let shared = self.shared;
         loop {
             let mut tally = shared.tally();
+            // What one read brings came at the same time.
+            let mut came = None;
             while let Poll::Ready(received) = self.session.poll_recv(cx) {
                 match received.map_err(|error| verdict_of(&error)) {
-                    Ok(Some(reply)) => self.hear(&reply, &mut tally),
+                    Ok(Some(reply)) => self.hear(&reply, *came.get_or_insert_with(Instant::now), &mut tally),
                     Ok(None) if shared.stops() => return Poll::Ready(Ok(Ended::Stopped)),
                     Ok(None) => return Poll::Ready(Err(Verdict::Failed)),
-                    // The port of a connected datagram socket is told to be closed: the socket goes on.
                     Err(verdict) => return Poll::Ready(Err(verdict)),
                 }
             }
-            let now = Instant::now();
+            let now = came.unwrap_or_else(Instant::now);
             let mut lost = 0;
             self.flight.give_up(shared.load.patience, now, |due| {
                 lost += 1;
@@ -235,8 +236,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn hear(&mut self, reply: &[u8], tally: &mut Tally) {
-        let now = Instant::now();
+    fn hear(&mut self, reply: &[u8], now: Instant, tally: &mut Tally) {
         let load = &self.shared.load;
         let whole;
         let reply = if self.pieces.is_empty() {

@@ -25,7 +25,6 @@ pub(super) fn page(report: &Report) -> String {
         ("missing replies", thousands(counts.missing)),
         ("late, doubled, reordered", format!("{}, {}, {}", counts.late, counts.duplicates, counts.reordered)),
         ("bytes out and in", format!("{}, {}", thousands(counts.bytes_out), thousands(counts.bytes_in))),
-        ("open at the end", thousands(report.open_at_end)),
     ];
     figures.extend(report.errors.iter().map(|(word, count)| (word.as_str(), thousands(*count))));
     let percentiles = latency.percentiles().map(|(name, value)| (name, time(value)));

@@ -106,7 +106,10 @@ impl Tally {
         if self.measures(due) {
             self.counts.sent += 1;
             self.counts.bytes_out += bytes as u64;
-            self.lateness.saturating_record(nanoseconds(now - due));
+            // In a closed load everything is due when it is sent.
+            if due < now {
+                self.lateness.saturating_record(nanoseconds(now - due));
+            }
         }
     }
 
@@ -114,9 +117,7 @@ impl Tally {
         if self.measures(due) {
             self.counts.answered += 1;
             self.counts.bytes_in += bytes as u64;
-            let latency = nanoseconds(now - due);
-            self.latency.saturating_record(latency);
-            self.current.saturating_record(latency);
+            self.current.saturating_record(nanoseconds(now - due));
         }
     }
 
@@ -148,8 +149,10 @@ impl Tally {
         counts.missing = counts.sent.saturating_sub(counts.answered + counts.wrong);
     }
 
-    /// A second is over.
+    /// A second is over: what it brought joins the rest.
     pub(super) fn turn(&mut self) {
+        // Both have the same bounds, so nothing can be out of them.
+        let _ = self.latency.add(&self.current);
         let now = &self.current;
         self.seconds.push(Second {
             answered: now.len(),
@@ -184,10 +187,11 @@ mod tests {
         let start = Instant::now();
         let mut tally = Tally::new(start, start + Duration::from_secs(1));
         tally.answered(start, start + Duration::from_micros(123_456), 0);
+        tally.turn();
         assert!(tally.latency.max().abs_diff(123_456_000) < 123_456);
         tally.answered(start, start + Duration::from_secs(3600), 0);
-        assert_eq!(tally.latency.len(), 2);
         tally.turn();
-        assert_eq!((tally.seconds[0].answered, tally.current.len()), (2, 0));
+        assert_eq!((tally.latency.len(), tally.current.len()), (2, 0));
+        assert_eq!((tally.seconds[0].answered, tally.seconds[1].answered), (1, 1));
     }
 }

@@ -101,7 +101,9 @@ pub(super) fn result(report: &Report) -> String {
             format!("p50 {}, p99 {}, max {}", time(connecting.p50), time(connecting.p99), time(connecting.max)),
         );
     }
-    row("open at the end", thousands(report.open_at_end));
+    if counts.sent == 0 {
+        row("open at the end", thousands(report.open_at_end));
+    }
     for (word, count) in &report.errors {
         row(word, thousands(*count));
     }
