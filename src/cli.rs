@@ -89,14 +89,19 @@ enum Command {
     List(list::Args),
     Plugin(plugin::Args),
     Completions(completions::Args),
-    /// Print the manual page
-    Man,
+    Man(man::Args),
 }
 
 /// The definitions that help, completions and the manual page are made of.
 fn definitions(registry: &Registry) -> clap::Command {
     let with_options = |command| options::add_to(command, registry);
-    with_options(Cli::command()).mut_subcommand("serve", with_options)
+    with_options(Cli::command()).mut_subcommand("serve", with_options).after_help(exit_codes())
+}
+
+/// The verdicts, as the exit codes that scripts look at.
+fn exit_codes() -> String {
+    let each = Verdict::ALL.map(|verdict| format!("{} {verdict}", verdict.code()));
+    format!("Exit codes, and the word that a failing command says first: {}.", each.join(", "))
 }
 
 fn run(registry: &Registry, words: Vec<OsString>) -> Outcome {
@@ -120,7 +125,7 @@ fn run(registry: &Registry, words: Vec<OsString>) -> Outcome {
         Some(Command::List(args)) => list::run(&args, registry),
         Some(Command::Plugin(args)) => plugin::run(&args),
         Some(Command::Completions(args)) => completions::run(&args, definitions(registry)),
-        Some(Command::Man) => man::run(definitions(registry)),
+        Some(Command::Man(args)) => man::run(&args, definitions(registry)),
     }
 }
 

@@ -74,7 +74,7 @@ pub enum Authority {
 #[non_exhaustive]
 pub enum EndpointError {
     /// There is no `://`.
-    #[error("`{text}` has no scheme; write for example tcp://{text}")]
+    #[error("`{text}` has no scheme; write for example {}", with_scheme(.text))]
     NoScheme {
         /// What was given.
         text: String,
@@ -96,6 +96,16 @@ pub enum EndpointError {
     /// A query that cannot be read.
     #[error(transparent)]
     Options(#[from] OptionError),
+}
+
+/// What was perhaps meant: `unix:/run/x.sock` has a scheme and lacks the slashes.
+fn with_scheme(text: &str) -> String {
+    match text.split_once(':') {
+        Some((scheme, rest)) if rest.starts_with(['/', '@', '.']) && scheme.parse::<Scheme>().is_ok() => {
+            format!("{scheme}://{rest}")
+        }
+        _ => format!("tcp://{text}"),
+    }
 }
 
 impl Endpoint {
@@ -349,6 +359,7 @@ mod tests {
     fn what_is_wrong_is_said_with_what_to_write() {
         for (text, expected) in [
             ("8080", "`8080` has no scheme; write for example tcp://8080"),
+            ("unix:/run/x", "`unix:/run/x` has no scheme; write for example unix:///run/x"),
             ("tcp://:::8080", "`:::8080` is not an address: an IPv6 address stands in brackets; write [::]:8080"),
             ("tcp://::1:8080", "`::1:8080` is not an address: an IPv6 address stands in brackets; write [::1]:8080"),
             (

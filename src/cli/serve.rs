@@ -24,7 +24,7 @@ use crate::verdict::Verdict;
 #[derive(clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// The transport, with its layers in front: tcp, udp, tls+tcp, … [default: tcp]
+    /// The transport, with its layers in front: tcp, udp, unix, faults+tcp, … [default: tcp]
     #[arg(short, long, value_name = "NAME")]
     transport: Option<String>,
     /// The address: 8080, 127.0.0.1:8080, [::1]:8080, /run/x.sock, @name, fd:3 [default: 127.0.0.1:8080]
@@ -36,7 +36,8 @@ pub(super) struct Args {
     /// What cuts bytes into messages [default: raw, as bytes arrive]
     #[arg(short, long, value_name = "NAME")]
     framing: Option<String>,
-    /// Another listener, as in tcp://:8080?backlog=5=echo; repeatable
+    /// A listener, as in tcp://:8080?backlog=5=echo: in the place of the default one, or beside that of --transport
+    /// and --bind; without =HANDLER it takes --handler; repeatable
     #[arg(short, long, value_name = "ENDPOINT[=HANDLER]")]
     listen: Vec<String>,
     /// Check all of this, open nothing, and list every fault

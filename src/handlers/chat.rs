@@ -78,6 +78,9 @@ pub const OPTIONS: &[OptionDoc] = &[
     OptionDoc { name: "max-line", value: "SIZE", default: "1KiB", help: "the longest line that is relayed" },
 ];
 
+/// One message may be thousands of lines, and each goes to a whole room: after so many, others have their turn.
+const LINES_A_TURN: usize = 8;
+
 /// How often a peer is told the code for its address, and may be wrong about it.
 const CHANCES: u8 = 3;
 
@@ -123,7 +126,10 @@ impl Handler for Chat {
                 }
             };
             let Some(message) = message else { return Ok(()) };
-            for line in words::lines(&message) {
+            for (number, line) in words::lines(&message).enumerate() {
+                if number % LINES_A_TURN == LINES_A_TURN - 1 {
+                    tokio::task::yield_now().await;
+                }
                 match visit.hear(line) {
                     Reply::Silence => {}
                     Reply::Notice(text) => session.send_parts(&[b"* ", text.as_bytes(), end.as_bytes()]).await?,

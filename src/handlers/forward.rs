@@ -34,7 +34,7 @@ use tokio::time::{sleep, timeout};
 use crate::address::Address;
 use crate::endpoint::{Authority, Endpoint};
 use crate::error::{Error, Result};
-use crate::handler::Handler;
+use crate::handler::{Handler, Needs};
 use crate::link::Peer;
 use crate::options::{OptionDoc, OptionError};
 use crate::registry::{Registry, ResolveError};
@@ -111,6 +111,11 @@ impl Handler for Forward {
         self.place().replace(target.peer().remote.clone());
         self.refuse_itself(session.peer(), &target.peer().remote)?;
         self.relay(session, &mut target).await
+    }
+
+    /// What it relays to answers whoever asks, so it must not be turned against others by forged sources.
+    fn needs(&self) -> Needs {
+        Needs { responder: true, ..Needs::default() }
     }
 }
 

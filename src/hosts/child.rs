@@ -143,8 +143,13 @@ fn inherited() -> io::Result<Vec<RawFd>> {
     for entry in std::fs::read_dir("/proc/self/fdinfo")? {
         let entry = entry?;
         let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // The one that this list is read through is gone already.
-        let Ok(info) = std::fs::read_to_string(entry.path()) else { continue };
+        let info = match std::fs::read_to_string(entry.path()) {
+            Ok(info) => info,
+            // It was closed since, as another thread does at any time.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // One that cannot be looked at, as at the end of descriptors, must not pass on unseen.
+            Err(error) => return Err(error),
+        };
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
         let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
         let closes = flags.is_some_and(|flags| flags & rustix::fs::OFlags::CLOEXEC.bits() != 0);
@@ -178,6 +183,8 @@ impl Child {
             .and_then(|handle| register(handle, Interest::READABLE));
         if handle.is_err() {
             let _ = kill_process_group(pid, rustix::process::Signal::KILL);
+            // It dies at once, and nobody else will ask how it ended.
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
         }
         Ok(Child { pid, handle: Some(handle?) })
     }

@@ -129,7 +129,7 @@ impl Accepting {
 
     async fn wait_for_resources(&mut self, acceptor: &mut dyn Acceptor, error: &io::Error) {
         if errno::lacks_descriptor(error) && self.spare.give_up() {
-            if let Some(Ok(Some(incoming))) = poll_fn(|cx| acceptor.poll_accept(cx)).now_or_never() {
+            if let Some(Ok(Some(incoming))) = accept_now(acceptor) {
                 self.refuse(incoming, Refusal::NoDescriptor);
             }
             self.spare.take_back();
@@ -148,7 +148,7 @@ impl Accepting {
     /// Takes what waits in the backlog already: closing the listener would reset it.
     fn take_backlog(&mut self, acceptor: &mut dyn Acceptor) {
         for _ in 0..LAST_ACCEPTS {
-            match poll_fn(|cx| acceptor.poll_accept(cx)).now_or_never() {
+            match accept_now(acceptor) {
                 Some(Ok(Some(incoming))) => self.admit(None, incoming),
                 Some(Err(error)) if errno::classify(&error) == AcceptFault::Transient => {}
                 _ => return,
@@ -190,6 +190,11 @@ impl Accepting {
         self.listening.permits.all_back().await;
         self.listening.report(self.failed)
     }
+}
+
+/// The connection that waits already, if one does. The budget that tokio gives a task for one turn does not count here.
+fn accept_now(acceptor: &mut dyn Acceptor) -> Option<io::Result<Option<Box<dyn Incoming>>>> {
+    tokio::task::unconstrained(poll_fn(|cx| acceptor.poll_accept(cx))).now_or_never()
 }
 
 /// The next connection, with a permit for its session. While nobody calls no permit is held, so that one which all

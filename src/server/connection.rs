@@ -57,13 +57,16 @@ pub(super) fn run(
             Box::pin(record.converse(&mut session).instrument(span)).await
         };
         let totals = session.wire().lock().totals();
-        if ending.orderly {
-            let is_closed = poll_fn(|cx| Poll::Ready(session.wire().lock().closes_at_once(cx))).await;
-            if !is_closed {
-                Box::pin(close(&listening, session)).await;
-            }
-        }
-        record.end(&ending, totals);
+        let closes_at_once =
+            !ending.orderly || poll_fn(|cx| Poll::Ready(session.wire().lock().closes_at_once(cx))).await;
+        // The socket is closed before the permit goes: whoever takes it may need the descriptor.
+        let cut_short = if closes_at_once {
+            drop(session);
+            None
+        } else {
+            Box::pin(close(&listening, session, begun)).await
+        };
+        record.end(&cut_short.map_or(ending, Ending::cut), totals);
         drop(permit);
         listening.hub.session_ended.notify_one();
     }
@@ -109,22 +112,34 @@ async fn open(listening: &Listening, link: impl Future<Output = io::Result<Diall
 
 /// Lets the peer take what is left, at its own speed, as long as it takes any of it within the write clock. Then it waits
 /// for the peer to close as well, unless the server drains: who has nothing to say any more holds up nobody's end.
-async fn close(listening: &Listening, mut session: Session) {
-    let limit = listening.service.limits.write_timeout;
-    let closed = async {
+///
+/// Says why the peer was not given all that it was owed, where it was not.
+async fn close(listening: &Listening, mut session: Session, begun: Instant) -> Option<CloseReason> {
+    let limits = &listening.service.limits;
+    let limit = limits.write_timeout;
+    let written = unless_cut(listening, async {
         while within(limit, session.finish()).await.is_none() {
             if !session.wire().lock().take_progress() {
-                return;
+                return Some(CloseReason::WriteTimeout);
+            }
+            if limits.total_timeout.is_some_and(|total| begun.elapsed() >= total) {
+                return Some(CloseReason::TotalTimeout);
             }
         }
+        None
+    });
+    let cut_short = written.await.unwrap_or(Some(CloseReason::Cut));
+    if cut_short.is_none() {
+        // The reactor has a turn first: of a connection that was accepted just now it does not know yet what has come.
+        tokio::task::yield_now().await;
         tokio::select! {
             // In this order what has come is read in any case: closing a socket with unread data resets the connection.
             biased;
             _ = within(limit, session.close()) => {}
             () = listening.hub.shutdown.draining() => {}
         }
-    };
-    unless_cut(listening, closed).await;
+    }
+    cut_short
 }
 
 /// What is done at once, as it is nearly always, needs no timer.

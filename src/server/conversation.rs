@@ -12,11 +12,11 @@ use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::shutdown::{Phase, Shutdown};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::event::CloseReason;
-use crate::handler::Handler;
+use crate::handler::{Conversation, Handler};
 use crate::limits::Limits;
-use crate::session::{Session, Wire};
+use crate::session::{Session, Wire, WireRef};
 
 /// How a conversation ended.
 pub(super) struct Ending {
@@ -36,10 +36,10 @@ impl Ending {
         Ending { reason, error: None, orderly: false }
     }
 
-    pub(super) fn of_error(error: &Error) -> Self {
+    /// `broken` says whether the session's own link failed; a handler has others, whose failures it may hand on.
+    fn of_error(error: &Error, broken: bool) -> Self {
         let (reason, orderly) = match error {
-            _ if error.is_disconnect() => (CloseReason::Disconnected, false),
-            Error::Link(_) => (CloseReason::Disconnected, false),
+            Error::Link(_) | Error::Closed if broken => (CloseReason::Disconnected, false),
             Error::Framing(_) | Error::TooLong { .. } => (CloseReason::Protocol, true),
             _ => (CloseReason::Failed, true),
         };
@@ -58,27 +58,32 @@ pub(super) fn converse<'a>(
     let mut clocks = Clocks::new(limits, opened, session.peer().connected());
     let mut watch = shutdown.watch();
     let wire = session.wire().clone();
-    let mut conversation = handler.serve(session);
+    let mut conversation = Contained(Some(handler.serve(session)));
     async move {
         let mut timer = pin!(sleep_until(clocks.first()));
+        let mut turn = pin!(tokio::task::yield_now());
         poll_fn(|cx| {
             match watch.phase(cx) {
                 Phase::Running => {}
                 Phase::Cutting => return Poll::Ready(Ending::cut(CloseReason::Cut)),
                 Phase::Draining if clocks.ending.is_some() => {}
+                // The reactor has a turn first: of a connection that was accepted just now it does not know yet that
+                // something has come, which is still to be answered.
                 Phase::Draining => {
-                    wire.lock().end();
-                    clocks.ending = Some(CloseReason::Drained);
+                    if turn.as_mut().poll(cx).is_ready() {
+                        wire.lock().end();
+                        clocks.ending = Some(CloseReason::Drained);
+                    }
                 }
             }
             loop {
-                if let Poll::Ready(ending) = poll_handler(conversation.as_mut(), clocks.ending, cx) {
+                if let Poll::Ready(ending) = conversation.poll(clocks.ending, &wire, cx) {
                     return Poll::Ready(ending);
                 }
                 let mut wire = wire.lock();
                 wire.set_driver(cx.waker());
                 if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
-                    return Poll::Ready(Ending::of_error(&error));
+                    return Poll::Ready(Ending::of_error(&error, wire.is_broken()));
                 }
                 match clocks.check(&mut wire, timer.as_mut(), cx) {
                     Clock::Runs => return Poll::Pending,
@@ -92,22 +97,32 @@ pub(super) fn converse<'a>(
     }
 }
 
-fn poll_handler(
-    conversation: Pin<&mut (dyn Future<Output = Result<()>> + Send + '_)>,
-    ending: Option<CloseReason>,
-    cx: &mut Context<'_>,
-) -> Poll<Ending> {
-    // The handler's own state is dropped with the session, so nobody sees what a panic left half done.
-    match catch_unwind(AssertUnwindSafe(|| conversation.poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(Ok(()))) => Poll::Ready(Ending::orderly(ending.unwrap_or(CloseReason::Finished))),
-        Ok(Poll::Ready(Err(error))) => Poll::Ready(Ending::of_error(&error)),
-        Err(panic) => Poll::Ready(Ending {
-            reason: CloseReason::Panicked,
-            error: Some(panic_text(panic.as_ref()).to_owned()),
-            // What it answered before is owed to the peer.
-            orderly: true,
-        }),
+/// A handler's conversation, whose panics stay inside: while it runs, and while what it leaves is dropped.
+struct Contained<'a>(Option<Conversation<'a>>);
+
+impl Contained<'_> {
+    fn poll(&mut self, ending: Option<CloseReason>, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Ending> {
+        let Some(conversation) = &mut self.0 else { return Poll::Pending };
+        // The handler's own state is dropped with the session, so nobody sees what a panic left half done.
+        match catch_unwind(AssertUnwindSafe(|| conversation.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Ok(()))) => Poll::Ready(Ending::orderly(ending.unwrap_or(CloseReason::Finished))),
+            Ok(Poll::Ready(Err(error))) => Poll::Ready(Ending::of_error(&error, wire.lock().is_broken())),
+            Err(panic) => Poll::Ready(Ending {
+                reason: CloseReason::Panicked,
+                error: Some(panic_text(panic.as_ref()).to_owned()),
+                // What it answered before is owed to the peer.
+                orderly: true,
+            }),
+        }
+    }
+}
+
+/// A session that is cut is dropped where it waits, in a task that may serve other peers too.
+impl Drop for Contained<'_> {
+    fn drop(&mut self) {
+        let conversation = self.0.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(conversation)));
     }
 }
 
@@ -173,6 +188,7 @@ impl<'a> Clocks<'a> {
             self.moved = moved;
             self.active = Instant::now();
         }
+        let receiving = wire.take_receiving();
         let progressed = wire.take_progress();
         if wire.buffered() == 0 {
             self.stalled = None;
@@ -181,7 +197,7 @@ impl<'a> Clocks<'a> {
         }
 
         loop {
-            let (deadline, clock) = self.next(wire.is_receiving());
+            let (deadline, clock) = self.next(receiving);
             if deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
                 self.waits = false;

@@ -66,7 +66,10 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
         };
         port = same;
         if hub.shutdown.is_draining() {
-            std::future::poll_fn(|cx| port.poll_flush(cx)).await;
+            tokio::select! {
+                () = std::future::poll_fn(|cx| port.poll_flush(cx)) => {}
+                () = hub.shutdown.cutting() => {}
+            }
             return listening.report(false);
         }
         if totals.messages_in > 0 {

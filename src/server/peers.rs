@@ -190,6 +190,9 @@ impl Table {
 
     fn remove(&mut self, index: usize) {
         let slot = self.ring.swap_remove(index);
+        for _ in 0..slot.inbox.left() {
+            lock(&self.port).note_loss(&slot.key.0, Loss::Overflow, None);
+        }
         self.peers.remove(&slot.key);
         if let Some(moved) = self.ring.get(index) {
             self.peers.insert(moved.key.clone(), index);
@@ -220,6 +223,11 @@ struct InboxState {
 }
 
 impl Inbox {
+    /// How many nobody will receive any more.
+    fn left(&self) -> usize {
+        lock(&self.0).datagrams.len()
+    }
+
     /// Whether there was room.
     fn deliver(&self, payload: Bytes, limit: Option<usize>) -> bool {
         let mut state = lock(&self.0);

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
-use super::buffers;
+use super::{WATERMARK, buffers};
 use crate::error::Result;
-use crate::framing::Framing;
+use crate::framing::{Framing, length};
 use crate::link::{ByteStream, MessageStream};
 
 /// Messages cut out of bytes and put into bytes. Between messages it holds no buffer.
@@ -45,6 +45,16 @@ impl Framed {
         }
     }
 
+    /// Reads and drops whatever comes, to the end of the stream; what framing it is in does not matter any more.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.input.clear();
+            if !matches!(ready!(self.poll_fill(cx)), Ok(true)) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
     /// Reads once; `false` at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let polled = buffers::with_scratch(|scratch| {
@@ -59,8 +69,11 @@ impl Framed {
                 count > 0
             })
         });
-        if polled.is_pending() && !self.input_owned {
-            // It will wait: a piece of a message must not hold the whole scratch buffer in memory.
+        if polled.is_pending() && self.input.is_empty() {
+            // It will wait: what a long message grew to, or was cut from, is given back.
+            self.input = BytesMut::new();
+        } else if polled.is_pending() && !self.input_owned {
+            // Nor must a piece of a message hold the whole scratch buffer in memory.
             self.input = BytesMut::from(&self.input[..]);
             self.input_owned = true;
         }
@@ -91,6 +104,11 @@ impl MessageStream for Framed {
         if self.output.capacity() == 0 {
             self.output = buffers::take();
         }
+        if self.output.capacity() - self.output.len() < length(parts) {
+            // At once to what a peer that does not read may hold: growing step by step leaves each step behind as a hole
+            // in the heap, which costs as much again. Memory that is never written to costs nothing.
+            self.output.reserve(length(parts).max(WATERMARK + WATERMARK / 2));
+        }
         Ok(self.framing.encode(parts, &mut self.output)?)
     }
 
@@ -105,7 +123,12 @@ impl MessageStream for Framed {
                 0 => return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into())),
                 // `clear` rather than `advance` to the end, which would give up the front of the buffer.
                 count if count == self.output.len() => self.output.clear(),
-                count => self.output.advance(count),
+                // What is left moves to the front: a buffer whose front is given up grows with every slow reader's write.
+                count => {
+                    let left = self.output.len() - count;
+                    self.output.copy_within(count.., 0);
+                    self.output.truncate(left);
+                }
             }
         }
         if self.output.capacity() > 0 {

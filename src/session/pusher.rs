@@ -77,6 +77,9 @@ impl Pusher {
             if !wire.pushers.iter().any(|waker| waker.will_wake(cx.waker())) {
                 wire.pushers.push(cx.waker().clone());
             }
+            // Where sessions share what waits for their socket, others may have filled it: this one's driver has to ask
+            // to be told when there is room.
+            wire.wake_driver();
             Poll::Pending
         })
         .await;

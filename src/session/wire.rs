@@ -55,6 +55,10 @@ pub(crate) struct Wire {
     receiving: bool,
     /// The peer will send no more.
     peer_ended: bool,
+    /// The link itself failed: nobody is there any more. A handler's other links are not this one.
+    broken: bool,
+    /// What came broke the framing: nothing more is received, though more may come.
+    refused: bool,
     /// We will send no more.
     finished: bool,
     /// The peer was told so.
@@ -76,6 +80,8 @@ impl Wire {
             totals: Totals::default(),
             receiving: false,
             peer_ended: false,
+            broken: false,
+            refused: false,
             finished: false,
             told: false,
             ending: false,
@@ -89,7 +95,7 @@ impl Wire {
     pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Poll<Result<Option<Bytes>>> {
         let polled = match &mut self.link {
             None => return Poll::Ready(Ok(None)),
-            Some(_) if self.peer_ended => return Poll::Ready(Ok(None)),
+            Some(_) if self.peer_ended || self.refused => return Poll::Ready(Ok(None)),
             Some(WireLink::Framed(framed)) => framed.poll_recv(cx),
             Some(WireLink::Messages(messages)) => messages.poll_recv(cx),
             Some(WireLink::Shared(socket)) => socket.poll_recv(cx).map(|datagram| {
@@ -107,10 +113,16 @@ impl Wire {
                 self.totals.bytes_in += message.len() as u64;
                 Poll::Ready(Ok(Some(message)))
             }
-            Poll::Ready(other) => {
+            Poll::Ready(Ok(None)) => {
                 self.receiving = false;
                 self.peer_ended = true;
-                Poll::Ready(other)
+                Poll::Ready(Ok(None))
+            }
+            Poll::Ready(Err(error)) => {
+                self.receiving = false;
+                self.note_failure(&error);
+                self.refused = true;
+                Poll::Ready(Err(error))
             }
             Poll::Pending if self.ending => Poll::Ready(Ok(None)),
             Poll::Pending => {
@@ -162,6 +174,9 @@ impl Wire {
             Some(WireLink::Messages(messages)) => messages.poll_flush(cx),
             Some(WireLink::Shared(socket)) => socket.poll_flush(cx).map(Ok),
         };
+        if let Poll::Ready(Err(error)) = &polled {
+            self.note_failure(error);
+        }
         let after = self.buffered();
         self.progressed |= after < before;
         // Also when the room came by another hand: the sessions of a datagram socket share what waits for it.
@@ -192,9 +207,18 @@ impl Wire {
     pub(crate) fn closes_at_once(&mut self, cx: &mut Context<'_>) -> bool {
         match self.poll_finish(cx) {
             Poll::Pending => false,
-            Poll::Ready(Ok(())) => self.peer_ended,
+            Poll::Ready(Ok(())) => self.peer_ended || self.broken,
             Poll::Ready(Err(_)) => true,
         }
+    }
+
+    fn note_failure(&mut self, error: &Error) {
+        self.broken |= matches!(error, Error::Link(_) | Error::Closed);
+    }
+
+    /// Whether this session's own link failed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// How many bytes wait to be written.
@@ -211,8 +235,10 @@ impl Wire {
         self.totals
     }
 
-    pub(crate) fn is_receiving(&self) -> bool {
-        self.receiving
+    /// Whether the handler waits for a message. It says so each time it is run: one that stopped waiting, because
+    /// something else came first, works again.
+    pub(crate) fn take_receiving(&mut self) -> bool {
+        std::mem::take(&mut self.receiving)
     }
 
     /// Whether something was written since this was last asked.
@@ -285,26 +311,24 @@ impl WireRef {
 /// Reads and drops what the peer still sends, for a moment. Closing a TCP socket with unread data resets the
 /// connection, and the reset may overtake the last reply (RFC 1122, 4.2.2.13); this lets the peer read it first.
 pub(super) async fn linger(wire: &WireRef) {
-    if wire.lock().peer_ended {
-        return;
-    }
     let deadline = Instant::now() + LINGER_TIME;
     let drain = std::future::poll_fn(|cx| {
-        for _ in 0..LINGER_MESSAGES {
-            let mut wire = wire.lock();
-            if wire.peer_ended {
-                return Poll::Ready(());
-            }
-            let polled = match &mut wire.link {
-                Some(WireLink::Framed(framed)) => framed.poll_recv(cx),
-                Some(WireLink::Messages(messages)) => messages.poll_recv(cx),
-                Some(WireLink::Shared(_)) | None => return Poll::Ready(()),
-            };
-            if !matches!(ready!(polled), Ok(Some(_))) {
-                return Poll::Ready(());
-            }
+        let mut wire = wire.lock();
+        if wire.peer_ended || wire.broken {
+            return Poll::Ready(());
         }
-        Poll::Ready(())
+        match &mut wire.link {
+            Some(WireLink::Framed(framed)) => framed.poll_discard(cx),
+            Some(WireLink::Messages(messages)) => {
+                for _ in 0..LINGER_MESSAGES {
+                    if !matches!(ready!(messages.poll_recv(cx)), Ok(Some(_))) {
+                        break;
+                    }
+                }
+                Poll::Ready(())
+            }
+            Some(WireLink::Shared(_)) | None => Poll::Ready(()),
+        }
     });
     let _ = tokio::time::timeout_at(deadline, drain).await;
 }

@@ -149,10 +149,11 @@ impl Daemon {
         endpoint.split_once("://").expect("it is an endpoint").1.parse().expect("it is an IP address")
     }
 
-    /// The memory that it has in RAM, in KiB, from /proc.
+    /// The memory of its own that it has in RAM, in KiB, from /proc; the program itself, of which more is read in as
+    /// more of it runs, does not count.
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = self.proc("status");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("proc_pid_status(5)");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("proc_pid_status(5)");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("proc_pid_status(5)")
     }
 

@@ -199,6 +199,7 @@ async fn a_message_over_the_limit_ends_the_session_and_is_counted() {
     assert_eq!(client.line().await, "fits");
     client.send(&"x".repeat(2000)).await;
     assert_eq!(client.rest().await, "");
+    drop(client);
     settle().await;
     assert_eq!(bench.counters().get("session.closed", "protocol"), 1);
 }
