@@ -140,6 +140,9 @@ impl Session {
     }
 
     /// Both directions apart, for handlers that wait on either at the same time.
+    ///
+    /// In a [shared](crate::Sessions::Shared) session the sending side answers whoever had spoken last when it was
+    /// split: there, split anew for each message.
     pub fn split(&mut self) -> (Receiving<'_>, Sending<'_>) {
         let sending = Sending { wire: &self.wire, peer: self.peer.clone() };
         (Receiving { wire: &self.wire, peer: &mut self.peer }, sending)
