@@ -162,6 +162,18 @@ fn the_largest_datagram_is_answered_and_what_cannot_be_answered_hurts_nobody() {
 }
 
 #[test]
+fn what_was_answered_before_the_framing_was_broken_arrives() {
+    let (_daemon, address) = serving(&["-f", "lines", "--bind", "127.0.0.1:0"]);
+    let mut client = connect(address);
+    client.write_all(b"Genji\n").unwrap();
+    client.write_all(&[b'x'; 200_000]).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"welcome\nHello Genji\n");
+}
+
+#[test]
 fn silent_clients_and_half_open_ones_delay_nobody() {
     let (_daemon, address) = serving(&["--bind", "127.0.0.1:0"]);
     let silent: Vec<TcpStream> = (0..200).map(|_| connect(address)).collect();

@@ -257,3 +257,49 @@ async fn what_a_peer_sent_before_the_drain_is_still_answered() {
     assert_eq!(rest, "one\ntwo\n");
     assert_eq!((drained.finished, drained.cut), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_a_handler_s_other_link_is_no_disconnect_of_the_peer_who_still_gets_its_answers() {
+    let relay = handler_fn(|session| {
+        Box::pin(async move {
+            let message = session.recv().await?.unwrap_or_default();
+            session.send(&message).await?;
+            Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())
+        })
+    });
+    let bench = connections(relay).start().await;
+    let mut client = bench.connect();
+    client.send("answer\n").await;
+    assert_eq!(client.rest().await, "answer\n");
+    drop(client);
+    settle().await;
+    assert_eq!(bench.counters().get("session.closed", "failed"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_stopped_waiting_for_a_message_is_not_idle() {
+    let impatient = handler_fn(|session| {
+        Box::pin(async move {
+            let waited = tokio::time::timeout(Duration::from_secs(1), session.recv()).await;
+            assert!(waited.is_err(), "nobody says anything");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            session.send(b"done").await
+        })
+    });
+    let bench = connections(impatient).limits("idle-timeout=5s&write-timeout=1s").start().await;
+    assert_eq!(bench.connect().line().await, "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_takes_all_that_waits_to_be_accepted() {
+    let bench = connections(echo()).start().await;
+    let mut clients: Vec<_> = (0..300).map(|_| bench.connect()).collect();
+    let counters = bench.running.counters().total("session.opened");
+    assert_eq!(counters, 0, "none is accepted yet");
+    let (drained, ()) = tokio::join!(bench.running.drain(Duration::from_secs(30)), async {
+        for client in &mut clients {
+            assert_eq!(client.rest().await, "");
+        }
+    });
+    assert_eq!((drained.finished, drained.cut), (300, 0));
+}

@@ -119,6 +119,48 @@ async fn a_panic_in_one_peer_s_session_leaves_the_others_alone() {
     assert_eq!(bench.answers(A).await, ["1", "2"]);
 }
 
+/// Leaves with a panic, whatever ends it.
+struct Slamming;
+
+struct Door;
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "slam");
+    }
+}
+
+#[async_trait]
+impl Handler for Slamming {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        let _door = Door;
+        while let Some(message) = session.recv().await? {
+            session.send(&message).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_what_a_cut_session_drops_leaves_the_others_alone() {
+    let bench = datagrams(Slamming).limits("max-sessions=1").start().await;
+    bench.receive(A, b"a");
+    assert_eq!(bench.answers(A).await, ["a"]);
+    bench.receive(B, b"b");
+    assert_eq!(bench.answers(B).await, ["b"]);
+    assert_eq!(bench.counters().get("session.closed", "evicted"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_session_that_ended_had_not_received_is_counted_as_lost() {
+    let bench = datagrams(Counting).start().await;
+    for payload in [&b"x"[..], b"leave", b"x", b"x"] {
+        bench.receive(A, payload);
+    }
+    assert_eq!(bench.answers(A).await, ["1", "goodbye"]);
+    assert_eq!(bench.counters().get("datagram.lost", "overflow"), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_busy_peer_loses_its_own_datagrams_and_delays_nobody() {
     let bench = datagrams(Counting).start().await;
