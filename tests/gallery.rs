@@ -1,6 +1,11 @@
 //! The gallery of plugins: each sample is run by the two lines that `plugins/README.md` gives, as they stand but for the
 //! address, which is one that is free.
 
+#[path = "support/command.rs"]
+#[expect(dead_code, reason = "each of the black-box tests needs a part of it")]
+mod command;
+
+use command::is_there;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -61,7 +66,7 @@ fn each_sample_runs_with_the_two_lines_of_its_readme() {
             "shell" => "bash",
             _ => "python3",
         };
-        if !has(tool) {
+        if !is_there(tool) {
             continue;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -89,15 +94,4 @@ fn each_sample_is_shorter_than_forty_lines() {
         let lines = text.lines().filter(|line| !line.trim().is_empty()).count();
         assert!(lines < 40, "{path} has {lines} lines");
     }
-}
-
-fn has(tool: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
-    let required = std::env::var_os("GREETD_REQUIRE_TOOLS").is_some_and(|value| value == "1");
-    assert!(found || !required, "{tool} is not installed");
-    if !found {
-        eprintln!("left out: {tool} is not installed");
-    }
-    found
 }

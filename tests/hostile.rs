@@ -10,13 +10,6 @@ use std::time::{Duration, Instant};
 
 use command::{Daemon, PATIENCE, greetd, until};
 
-/// A daemon with one listener on an IP address.
-fn serving(arguments: &[&str]) -> (Daemon, SocketAddr) {
-    let mut daemon = Daemon::start(arguments);
-    let address = daemon.address();
-    (daemon, address)
-}
-
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -66,7 +59,7 @@ fn is_greeted_within(stream: &TcpStream, time: Duration) -> bool {
 #[test]
 fn readers_that_never_read_leave_memory_flat_and_are_cut() {
     let (daemon, address) =
-        serving(&["-H", "chargen", "--bind", "127.0.0.1:0", "--write-timeout", "3s", "--workers", "1"]);
+        Daemon::serving(&["-H", "chargen", "--bind", "127.0.0.1:0", "--write-timeout", "3s", "--workers", "1"]);
     // What the first reader costs once for all, such as the thread's buffers, is there before.
     let first = connect(address);
     assert_eq!(first.peek(&mut [0; 8]).unwrap(), 8);
@@ -88,7 +81,7 @@ fn readers_that_never_read_leave_memory_flat_and_are_cut() {
 /// R10: one byte a second, against a message that never ends.
 #[test]
 fn a_byte_now_and_then_does_not_hold_a_session() {
-    let (_daemon, address) = serving(&["-f", "lines", "--bind", "127.0.0.1:0", "--idle-timeout", "1s"]);
+    let (_daemon, address) = Daemon::serving(&["-f", "lines", "--bind", "127.0.0.1:0", "--idle-timeout", "1s"]);
     let mut client = connect(address);
     let start = Instant::now();
     let reader = client.try_clone().unwrap();
@@ -110,7 +103,7 @@ fn a_byte_now_and_then_does_not_hold_a_session() {
 #[test]
 fn nothing_that_a_peer_sends_forges_a_line_in_the_log() {
     for format in ["text", "json"] {
-        let (daemon, address) = serving(&[
+        let (daemon, address) = Daemon::serving(&[
             "-f",
             "lines",
             "--bind",
@@ -141,7 +134,7 @@ fn nothing_that_a_peer_sends_forges_a_line_in_the_log() {
 
 #[test]
 fn the_largest_datagram_is_answered_and_what_cannot_be_answered_hurts_nobody() {
-    let (_daemon, address) = serving(&["-t", "udp", "-H", "echo", "--bind", "127.0.0.1:0"]);
+    let (_daemon, address) = Daemon::serving(&["-t", "udp", "-H", "echo", "--bind", "127.0.0.1:0"]);
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.connect(address).unwrap();
@@ -153,7 +146,7 @@ fn the_largest_datagram_is_answered_and_what_cannot_be_answered_hurts_nobody() {
     assert_eq!(one_more.raw_os_error(), Some(nix::errno::Errno::EMSGSIZE as i32), "the kernel itself refuses it");
 
     // `hello` would answer the largest one with more than a datagram holds.
-    let (_daemon, address) = serving(&["-t", "udp", "--bind", "127.0.0.1:0"]);
+    let (_daemon, address) = Daemon::serving(&["-t", "udp", "--bind", "127.0.0.1:0"]);
     client.connect(address).unwrap();
     client.send(&largest).unwrap();
     client.send(b"Genji").unwrap();
@@ -163,10 +156,10 @@ fn the_largest_datagram_is_answered_and_what_cannot_be_answered_hurts_nobody() {
 
 #[test]
 fn what_was_answered_before_the_framing_was_broken_arrives() {
-    let (_daemon, address) = serving(&["-f", "lines", "--bind", "127.0.0.1:0"]);
+    let (_daemon, address) = Daemon::serving(&["-f", "lines", "--bind", "127.0.0.1:0"]);
     let mut client = connect(address);
     client.write_all(b"Genji\n").unwrap();
-    client.write_all(&[b'x'; 200_000]).unwrap();
+    client.write_all(&vec![b'x'; 200_000]).unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
     let mut all = Vec::new();
     client.read_to_end(&mut all).unwrap();
@@ -175,7 +168,7 @@ fn what_was_answered_before_the_framing_was_broken_arrives() {
 
 #[test]
 fn silent_clients_and_half_open_ones_delay_nobody() {
-    let (_daemon, address) = serving(&["--bind", "127.0.0.1:0"]);
+    let (_daemon, address) = Daemon::serving(&["--bind", "127.0.0.1:0"]);
     let silent: Vec<TcpStream> = (0..200).map(|_| connect(address)).collect();
     let start = Instant::now();
     let client = connect(address);

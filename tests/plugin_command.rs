@@ -1,5 +1,10 @@
 //! `greetd --plugin`, `greetd plugin check` and `greetd plugin new`, from the outside.
 
+#[path = "support/command.rs"]
+#[expect(dead_code, reason = "each of the black-box tests needs a part of it")]
+mod command;
+
+use command::is_there;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,17 +20,6 @@ fn greetd(words: &[&str]) -> Command {
 
 fn sample(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins").join(path).display().to_string()
-}
-
-fn has(tool: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
-    let required = std::env::var_os("GREETD_REQUIRE_TOOLS").is_some_and(|value| value == "1");
-    assert!(found || !required, "{tool} is not installed");
-    if !found {
-        eprintln!("left out: {tool} is not installed");
-    }
-    found
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -49,7 +43,7 @@ fn every_sample_passes_the_check() {
         ("bash", "shell/hello.sh"),
         ("node", "node/hello.mjs"),
     ] {
-        if has(tool) {
+        if is_there(tool) {
             let report = succeeds(&check(&sample(path)));
             assert!(report.ends_with("ok: ends when its stdin does\n") && !report.contains("warning"), "{report}");
         }
@@ -58,7 +52,7 @@ fn every_sample_passes_the_check() {
 
 #[test]
 fn the_check_says_what_a_plugin_does_wrong() {
-    if !has("python3") {
+    if !is_there("python3") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -105,7 +99,7 @@ fn a_new_plugin_passes_the_check_as_it_is() {
     ] {
         let name = format!("my-{lang}");
         succeeds(&greetd(&["plugin", "new", "--lang", lang, &name]).current_dir(&folder).output().unwrap());
-        if !has(tool) {
+        if !is_there(tool) {
             continue;
         }
         let path = folder.path().join(&name).join(file);
@@ -122,7 +116,7 @@ fn a_new_plugin_passes_the_check_as_it_is() {
 
 #[test]
 fn plugins_are_listed_beside_what_is_compiled_in() {
-    if has("python3") {
+    if is_there("python3") {
         let plugin = sample("python/hello.py");
         let list = succeeds(&greetd(&["list", "handlers", "--json", "--plugin", &plugin]).output().unwrap());
         let list: serde_json::Value = serde_json::from_str(&list).unwrap();
@@ -133,7 +127,7 @@ fn plugins_are_listed_beside_what_is_compiled_in() {
 
 #[test]
 fn a_plugin_that_takes_a_known_name_is_refused() {
-    if has("python3") {
+    if is_there("python3") {
         let plugin = sample("python/plain.py");
         let output = greetd(&["--plugin", &plugin, "--plugin", &plugin, "--bind", "127.0.0.1:0"]).output().unwrap();
         let error = text(&output.stderr);
@@ -186,7 +180,7 @@ fn hears(stream: &mut TcpStream, words: &str) {
 
 #[test]
 fn several_plugins_are_served_at_once_and_greet_as_the_built_in_handler_does() {
-    if !(has("python3") && has("bash")) {
+    if !(is_there("python3") && is_there("bash")) {
         return;
     }
     let (python, shell) = (sample("python/hello.py"), sample("shell/hello.sh"));
@@ -228,7 +222,7 @@ fn write_says(path: &Path, word: &str) {
 
 #[test]
 fn sighup_loads_a_changed_plugin_again_and_ends_no_session() {
-    if !has("python3") {
+    if !is_there("python3") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,10 @@
 //! Handlers in programs of their own: what they do over every transport, and what becomes of them when they fail.
 
+#[path = "support/command.rs"]
+#[expect(dead_code, reason = "each of the black-box tests needs a part of it")]
+mod command;
+
+use command::is_there;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,18 +42,6 @@ fn write_program(path: &Path, text: &str) {
     std::fs::write(&new, text).unwrap();
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::rename(new, path).unwrap();
-}
-
-/// The samples need programs that a machine may lack.
-fn has(tool: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
-    let required = std::env::var_os("GREETD_REQUIRE_TOOLS").is_some_and(|value| value == "1");
-    assert!(found || !required, "{tool} is not installed");
-    if !found {
-        eprintln!("left out: {tool} is not installed");
-    }
-    found
 }
 
 /// A handler that is served at one endpoint.
@@ -152,7 +145,7 @@ async fn sample_greets(path: &Path, handler: &str) {
 
 #[tokio::test]
 async fn the_python_samples_greet_over_every_transport() {
-    if has("python3") {
+    if is_there("python3") {
         sample_greets(&sample("python/hello.py"), "py-hello").await;
         sample_greets(&sample("python/plain.py"), "plain-hello").await;
     }
@@ -160,21 +153,21 @@ async fn the_python_samples_greet_over_every_transport() {
 
 #[tokio::test]
 async fn the_shell_sample_greets_over_every_transport() {
-    if has("bash") {
+    if is_there("bash") {
         sample_greets(&sample("shell/hello.sh"), "sh-hello").await;
     }
 }
 
 #[tokio::test]
 async fn the_node_sample_greets_over_every_transport() {
-    if has("node") {
+    if is_there("node") {
         sample_greets(&sample("node/hello.mjs"), "node-hello").await;
     }
 }
 
 #[tokio::test]
 async fn the_c_sample_greets_over_every_transport() {
-    if has("cc") {
+    if is_there("cc") {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("hello");
         let source = sample("c/hello.c");
@@ -187,7 +180,7 @@ async fn the_c_sample_greets_over_every_transport() {
 
 #[tokio::test]
 async fn a_program_for_each_session_greets_over_every_transport() {
-    if has("python3") {
+    if is_there("python3") {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry::builtin();
         let handler = format!("exec:{}", sample("exec/hello.py").display());
@@ -199,7 +192,7 @@ async fn a_program_for_each_session_greets_over_every_transport() {
 
 #[tokio::test]
 async fn a_program_for_each_session_is_told_who_calls_and_sees_nothing_else() {
-    if has("python3") {
+    if is_there("python3") {
         let registry = Registry::builtin();
         // A descriptor that would pass on to any child, as one that was inherited does.
         let passed_on = std::fs::File::open("/dev/null").unwrap();
@@ -356,7 +349,7 @@ async fn opened(served: &Served) -> (Session, String) {
 
 #[tokio::test]
 async fn a_plugin_that_dies_hangs_or_talks_nonsense_fails_its_sessions_and_is_started_again() {
-    if !has("python3") {
+    if !is_there("python3") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -397,7 +390,7 @@ async fn a_plugin_that_dies_hangs_or_talks_nonsense_fails_its_sessions_and_is_st
 
 #[tokio::test]
 async fn what_goes_wrong_in_one_session_costs_that_session_alone() {
-    if !has("python3") {
+    if !is_there("python3") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -432,7 +425,7 @@ fn failed(served: &Served) -> u64 {
 
 #[tokio::test]
 async fn a_thousand_sessions_share_one_child_and_each_keeps_its_order() {
-    if !has("python3") {
+    if !is_there("python3") {
         return;
     }
     let plugin = load(&sample("python/hello.py")).await;
@@ -464,7 +457,7 @@ async fn a_thousand_sessions_share_one_child_and_each_keeps_its_order() {
 
 #[tokio::test]
 async fn options_behind_the_name_reach_the_plugin() {
-    if !has("python3") {
+    if !is_there("python3") {
         return;
     }
     let plugin = load(&sample("python/hello.py")).await;
@@ -479,7 +472,7 @@ async fn options_behind_the_name_reach_the_plugin() {
 
 #[tokio::test]
 async fn a_plugin_that_nobody_needs_any_more_hears_the_end_of_its_stdin() {
-    if !has("python3") {
+    if !is_there("python3") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -503,7 +496,7 @@ const SAYS: &str = "import sys, os\nsys.path.insert(0, os.environ['SAMPLES'])\nf
 
 #[tokio::test]
 async fn a_plugin_that_changed_takes_over_new_sessions_and_one_that_is_broken_does_not() {
-    if !has("python3") {
+    if !is_there("python3") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

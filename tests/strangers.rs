@@ -6,7 +6,7 @@ mod command;
 
 use std::process::{Child, Command, Stdio};
 
-use command::{Daemon, greetd, run, tool, until};
+use command::{Daemon, greetd, is_there, run, until};
 
 /// What a program says to that input.
 fn says(program: Command, input: &str) -> String {
@@ -16,7 +16,7 @@ fn says(program: Command, input: &str) -> String {
 
 #[test]
 fn ncat_talks_to_it_over_every_transport_that_it_knows() {
-    if tool("ncat").is_none() {
+    if !is_there("ncat") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ fn ncat_talks_to_it_over_every_transport_that_it_knows() {
 
 #[test]
 fn socat_talks_to_it_with_half_close_kept() {
-    if tool("socat").is_none() {
+    if !is_there("socat") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -71,7 +71,7 @@ fn socat_talks_to_it_with_half_close_kept() {
 
 #[test]
 fn curl_s_telnet_is_greeted() {
-    if tool("curl").is_none() {
+    if !is_there("curl") {
         return;
     }
     let mut daemon = Daemon::start(&["-f", "lines", "-b", "127.0.0.1:0"]);
@@ -101,7 +101,7 @@ fn listens(port: u16) -> bool {
 
 #[test]
 fn its_client_talks_to_socat() {
-    if tool("socat").is_none() {
+    if !is_there("socat") {
         return;
     }
     let port = free_port();
@@ -115,7 +115,7 @@ fn its_client_talks_to_socat() {
 
 #[test]
 fn its_client_talks_to_ncat() {
-    if tool("ncat").is_none() {
+    if !is_there("ncat") {
         return;
     }
     let port = free_port();
@@ -133,7 +133,7 @@ fn its_client_talks_to_ncat() {
 /// Activated by systemd's own tool: as inetd would, with the connection as standard input and output.
 #[test]
 fn systemd_hands_it_a_connection_as_inetd_does() {
-    if tool("systemd-socket-activate").is_none() {
+    if !is_there("systemd-socket-activate") {
         return;
     }
     let port = free_port();
@@ -155,7 +155,7 @@ fn systemd_hands_it_a_connection_as_inetd_does() {
 /// Activated with the listening socket itself, found by number and by name.
 #[test]
 fn systemd_hands_it_a_listening_socket() {
-    if tool("systemd-socket-activate").is_none() {
+    if !is_there("systemd-socket-activate") {
         return;
     }
     for endpoint in ["fd:3", "fd:web"] {
@@ -177,7 +177,7 @@ fn systemd_hands_it_a_listening_socket() {
 
 #[test]
 fn it_relays_between_programs_that_share_no_transport() {
-    if tool("socat").is_none() || tool("ncat").is_none() {
+    if !is_there("socat") || !is_there("ncat") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

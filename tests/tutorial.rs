@@ -9,13 +9,6 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use command::{Daemon, PATIENCE, python, run};
 
-/// A daemon with one listener on an IP address.
-fn serving(arguments: &[&str]) -> (Daemon, SocketAddr) {
-    let mut daemon = Daemon::start(arguments);
-    let address = daemon.address();
-    (daemon, address)
-}
-
 /// CPython's test_socketserver: each transport, three clients at once; here with one and with two workers.
 #[test]
 fn three_clients_at_once_each_hear_their_own_answers_on_every_transport() {
@@ -51,7 +44,7 @@ fn hears(stream: &mut TcpStream, expected: &[u8]) {
 
 #[test]
 fn text_that_is_not_utf8_or_cut_inside_a_character_is_greeted_byte_for_byte_and_hurts_nobody() {
-    let (_daemon, address) = serving(&["--bind", "127.0.0.1:0"]);
+    let (_daemon, address) = Daemon::serving(&["--bind", "127.0.0.1:0"]);
     let (mut odd, mut other) = (connect(address), connect(address));
     hears(&mut odd, b"welcome");
     hears(&mut other, b"welcome");
@@ -66,7 +59,7 @@ fn text_that_is_not_utf8_or_cut_inside_a_character_is_greeted_byte_for_byte_and_
 
 #[test]
 fn text_longer_than_the_tutorial_s_buffer_has_one_answer() {
-    let (_daemon, address) = serving(&["-t", "udp", "--bind", "127.0.0.1:0"]);
+    let (_daemon, address) = Daemon::serving(&["-t", "udp", "--bind", "127.0.0.1:0"]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(address).unwrap();
@@ -79,7 +72,7 @@ fn text_longer_than_the_tutorial_s_buffer_has_one_answer() {
 
 #[test]
 fn exit_closes_that_connection_alone() {
-    let (_daemon, address) = serving(&["--bind", "127.0.0.1:0"]);
+    let (_daemon, address) = Daemon::serving(&["--bind", "127.0.0.1:0"]);
     let mut clients: Vec<TcpStream> = (0..50).map(|_| connect(address)).collect();
     for client in &mut clients {
         hears(client, b"welcome");

@@ -143,6 +143,13 @@ impl Daemon {
         }
     }
 
+    /// Starts greetd with one listener on an IP address, and waits until it is ready.
+    pub(crate) fn serving(arguments: &[&str]) -> (Self, SocketAddr) {
+        let mut daemon = Daemon::start(arguments);
+        let address = daemon.address();
+        (daemon, address)
+    }
+
     /// The address in the next `listening` line.
     pub(crate) fn address(&mut self) -> SocketAddr {
         let endpoint = self.endpoint();
@@ -246,6 +253,11 @@ pub(crate) fn tool(name: &str) -> Option<Command> {
         Ok(_) => Some(Command::new(name)),
         Err(error) => left_out(&format!("{name}: {error}")),
     }
+}
+
+/// Whether a program of the machine is there.
+pub(crate) fn is_there(name: &str) -> bool {
+    tool(name).is_some()
 }
 
 /// Says what a test leaves out, and fails where nothing may be.
