@@ -74,12 +74,34 @@ pub enum FramingError {
     },
 }
 
+/// Takes that many bytes off the front. Where they are all that there is, which they often are, this is cheaper than
+/// [`BytesMut::split_to`]. The memory of a long message is left to `input` all the same, to be used for the next one.
+#[inline]
+pub fn take_front(input: &mut BytesMut, size: usize) -> BytesMut {
+    const LONG: usize = 64 * 1024;
+    if size == input.len() && size <= LONG { std::mem::take(input) } else { input.split_to(size) }
+}
+
+/// Where the byte stands first. Most messages are short, and for those a simple search is over before a clever one has
+/// begun.
+#[inline]
+pub fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
+    const SHORT: usize = 64;
+    if bytes.len() > SHORT {
+        memchr::memchr(byte, bytes)
+    } else {
+        memchr::arch::all::memchr::One::new(byte).find(bytes)
+    }
+}
+
 /// The length in bytes of a message that is given in parts.
+#[inline]
 pub fn length(parts: &[&[u8]]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }
 
 /// Appends the message as it is: what every framing does between its header and its end.
+#[inline]
 pub fn append(parts: &[&[u8]], output: &mut BytesMut) {
     for part in parts {
         output.extend_from_slice(part);

@@ -1,7 +1,7 @@
 //! A [`Session`] is one conversation, as its handler sees it: messages in, messages out.
 //!
-//! It owns what every handler would otherwise repeat, each in a file of its own: framing (`framed`), buffers that an
-//! idle conversation does not hold (`buffers`), backpressure and half-close (`wire`), unprompted messages
+//! It owns what every handler would otherwise repeat, each in a file of its own: framing (`input`, `output`), buffers
+//! that an idle conversation does not hold (`buffers`), backpressure and half-close (`wire`), unprompted messages
 //! (`pusher`).
 //!
 //! # When is it written?
@@ -16,6 +16,8 @@
 
 mod buffers;
 mod framed;
+mod input;
+mod output;
 mod pusher;
 #[cfg(test)]
 mod tests;
@@ -28,11 +30,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
-use crate::framing::Framing;
+use crate::event::Totals;
+use crate::framing::{Framing, FramingError};
 use crate::link::{Link, Opened, Peer};
 
 pub use framed::Framed;
+use input::Input;
+use output::Output;
 pub use pusher::{PushError, Pusher};
+use wire::Received;
 pub(crate) use wire::{SharedSocket, Wire, WireLink, WireRef};
 
 /// How many bytes may wait to be written before `send` waits too.
@@ -45,38 +51,98 @@ pub const WATERMARK: usize = 16 * 1024;
 /// One conversation. See the module's documentation for its rules.
 pub struct Session {
     wire: WireRef,
+    inbound: Inbound,
+}
+
+/// What only the receiving side knows: no other task ever asks for it, so it stands outside the lock.
+struct Inbound {
+    /// None where the link carries messages.
+    input: Option<Input>,
     peer: Peer,
+    received: Received,
+}
+
+impl Inbound {
+    /// What is read already comes without a look at the wire.
+    #[expect(clippy::inline_always, reason = "handing a message up through calls costs as much as cutting it out")]
+    #[inline(always)]
+    fn poll_recv(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        if let Some(input) = &mut self.input {
+            match input.next() {
+                Ok(Some(message)) => {
+                    self.received.count(&message);
+                    return Poll::Ready(Ok(Some(message)));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(self.refuse(wire, error))),
+            }
+        }
+        self.poll_wire(wire, cx)
+    }
+
+    #[inline(never)]
+    fn poll_wire(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        let mut wire = wire.lock();
+        wire.count_received(std::mem::take(&mut self.received));
+        wire.poll_recv(cx, self.input.as_mut(), &mut self.peer)
+    }
+
+    /// Nothing more is made of bytes that broke the framing.
+    #[cold]
+    fn refuse(&mut self, wire: &WireRef, error: FramingError) -> Error {
+        if let Some(input) = &mut self.input {
+            input.clear();
+        }
+        let error = error.into();
+        wire.lock().refuse(&error);
+        error
+    }
 }
 
 impl Session {
     /// A session over an open link; bytes need a framing, messages need none.
     ///
-    /// Servers make their sessions themselves; this is for clients and for tests.
     pub fn new(opened: Opened, framing: Option<Arc<dyn Framing>>) -> Result<Self> {
-        let link = match (opened.link, framing) {
-            (Link::Bytes(io), Some(framing)) => WireLink::Framed(Framed::new(io, framing)),
-            (Link::Bytes(_), None) => return Err(Error::handler("a stream of bytes needs a framing")),
-            (Link::Messages(messages), _) => WireLink::Messages(messages),
-        };
-        Ok(Session::over(link, opened.peer))
+        match (opened.link, framing) {
+            (Link::Bytes(io), Some(framing)) => {
+                let link = WireLink::Bytes(io, Output::new(framing.clone()));
+                Ok(Session::with_input(link, opened.peer, Some(Input::new(framing))))
+            }
+            (Link::Bytes(_), None) => Err(Error::handler("a stream of bytes needs a framing")),
+            (Link::Messages(messages), _) => Ok(Session::over(WireLink::Messages(messages), opened.peer)),
+        }
     }
 
+    /// A session over a link that carries messages.
     pub(crate) fn over(link: WireLink, peer: Peer) -> Self {
-        Session { wire: WireRef::new(Wire::new(link)), peer }
+        Session::with_input(link, peer, None)
+    }
+
+    fn with_input(link: WireLink, peer: Peer, input: Option<Input>) -> Self {
+        let inbound = Inbound { input, peer, received: Received::default() };
+        Session { wire: WireRef::new(Wire::new(link)), inbound }
     }
 
     pub(crate) fn wire(&self) -> &WireRef {
         &self.wire
     }
 
+    /// What came and went so far.
+    pub(crate) fn totals(&mut self) -> Totals {
+        let mut wire = self.wire.lock();
+        wire.count_received(std::mem::take(&mut self.inbound.received));
+        wire.totals()
+    }
+
     /// Who is at the other end. In a [shared](crate::Sessions::Shared) session: who sent the last message.
     pub fn peer(&self) -> &Peer {
-        &self.peer
+        &self.inbound.peer
     }
 
     /// The next message; `None` when there will be none. What was sent before is written while this waits.
     ///
     /// Cancel-safe: when the future is dropped, as `select!` does, no message is lost.
+    #[inline]
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send {
         poll_fn(|cx| self.poll_recv(cx))
     }
@@ -84,7 +150,7 @@ impl Session {
     /// [`recv`](Self::recv) for poll-based code.
     #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        self.wire.lock().poll_recv(cx, &mut self.peer)
+        self.inbound.poll_recv(&self.wire, cx)
     }
 
     /// How many bytes may still be sent in answer to the last message; none where there is no such limit.
@@ -99,11 +165,13 @@ impl Session {
     ///
     /// [`Error::TooLong`] means that the message is more than the link carries: nothing was sent, and the session goes
     /// on.
+    #[inline]
     pub fn send(&mut self, message: &[u8]) -> impl Future<Output = Result<()>> + Send {
         poll_fn(move |cx| self.poll_send(cx, &[message]))
     }
 
     /// Sends one message that is given in parts, without joining them first.
+    #[inline]
     pub fn send_parts(&mut self, parts: &[&[u8]]) -> impl Future<Output = Result<()>> + Send {
         poll_fn(move |cx| self.poll_send(cx, parts))
     }
@@ -111,7 +179,7 @@ impl Session {
     /// [`send_parts`](Self::send_parts) for poll-based code: nothing is taken unless it is ready.
     #[inline]
     pub fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
-        self.wire.lock().poll_send(cx, parts, &self.peer)
+        self.wire.lock().poll_send(cx, parts, &self.inbound.peer)
     }
 
     /// Waits until all that was sent is written. Seldom needed: see the module's documentation.
@@ -127,16 +195,21 @@ impl Session {
     /// Ends the conversation in order: writes what was sent, half-closes, and, where the peer has not ended its side,
     /// reads on for a moment, so that what it was sending does not destroy what it has yet to read.
     pub async fn close(mut self) -> Result<()> {
-        let closed = self.finish().await;
-        if closed.is_ok() {
+        self.end().await
+    }
+
+    /// [`close`](Self::close), up to the dropping of the link.
+    pub(crate) async fn end(&mut self) -> Result<()> {
+        let finished = self.finish().await;
+        if finished.is_ok() {
             wire::linger(&self.wire).await;
         }
-        closed
+        finished
     }
 
     /// A handle to send to this peer from another task or another session, as long as the session lasts.
     pub fn pusher(&self) -> Pusher {
-        Pusher::new(&self.wire, &self.peer)
+        Pusher::new(&self.wire, self.peer())
     }
 
     /// Both directions apart, for handlers that wait on either at the same time.
@@ -144,8 +217,8 @@ impl Session {
     /// In a [shared](crate::Sessions::Shared) session the sending side answers whoever had spoken last when it was
     /// split: there, split anew for each message.
     pub fn split(&mut self) -> (Receiving<'_>, Sending<'_>) {
-        let sending = Sending { wire: &self.wire, peer: self.peer.clone() };
-        (Receiving { wire: &self.wire, peer: &mut self.peer }, sending)
+        let sending = Sending { wire: &self.wire, peer: self.inbound.peer.clone() };
+        (Receiving { wire: &self.wire, inbound: &mut self.inbound }, sending)
     }
 }
 
@@ -159,13 +232,13 @@ impl Drop for Session {
 /// The receiving direction of a session; see [`Session::split`].
 pub struct Receiving<'a> {
     wire: &'a WireRef,
-    peer: &'a mut Peer,
+    inbound: &'a mut Inbound,
 }
 
 impl Receiving<'_> {
     /// As [`Session::recv`].
     pub async fn recv(&mut self) -> Result<Option<Bytes>> {
-        poll_fn(|cx| self.wire.lock().poll_recv(cx, self.peer)).await
+        poll_fn(|cx| self.inbound.poll_recv(self.wire, cx)).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::framing::FramingError;
+use crate::framing::{self, FramingError};
 
 /// The shape of the message at the front of the input, as its header tells it. Sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Shape {
 /// Nothing is reserved for a length that was only claimed: memory grows with what the peer has really sent.
 pub(super) fn decode(input: &mut BytesMut, shape: Option<Shape>) -> Option<Bytes> {
     let shape = shape.filter(|shape| input.len() >= shape.whole())?;
-    let mut message = input.split_to(shape.whole());
+    let mut message = framing::take_front(input, shape.whole());
     message.advance(shape.header);
     message.truncate(shape.size);
     Some(message.freeze())

@@ -31,7 +31,7 @@ impl Framing for Crlf {
         match (input[end], input.get(end + 1)) {
             (b'\n', _) => malformed("a line feed stands alone"),
             (_, Some(b'\n')) => {
-                let mut line = input.split_to(end + 2);
+                let mut line = framing::take_front(input, end + 2);
                 line.truncate(end);
                 Ok(Some(line.freeze()))
             }

@@ -127,7 +127,7 @@ impl Framing for Delimited {
         let from = (*searched).min(window.len());
         if let Some(found) = self.finder.find(&window[from..]) {
             let size = from + found;
-            let mut message = input.split_to(size + self.delimiter().len());
+            let mut message = framing::take_front(input, size + self.delimiter().len());
             message.truncate(size);
             return Ok(Some(message.freeze()));
         }

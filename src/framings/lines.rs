@@ -4,8 +4,7 @@
 //! message that itself ends in a carriage return is sent with another one behind it, so that every message without a
 //! line feed arrives as it was. The last line of a stream need not be ended.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use memchr::memchr;
+use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 
 use crate::framing::{self, Framing, FramingError};
@@ -56,13 +55,13 @@ impl Framing for Lines {
         // A line feed further on ends a line that is too long.
         let window = &input[..input.len().min(self.longest.saturating_add(2))];
         let from = (*searched).min(window.len());
-        if let Some(found) = memchr(b'\n', &window[from..]) {
+        if let Some(found) = framing::find(b'\n', &window[from..]) {
             let end = from + found;
             let size = without_return(&window[..end]);
             if size > self.longest {
                 return Err(self.too_long());
             }
-            let mut line = input.split_to(end + 1);
+            let mut line = framing::take_front(input, end + 1);
             line.truncate(size);
             return Ok(Some(line.freeze()));
         }
@@ -87,18 +86,13 @@ impl Framing for Lines {
     }
 
     fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
-        let start = output.len();
-        output.reserve(framing::length(parts) + 2);
-        framing::append(parts, output);
-        // One search over the whole is cheaper than one over each part.
-        if memchr(b'\n', &output[start..]).is_some() {
-            output.truncate(start);
+        // The parts are searched, not what was just written of them: that is still on its way to memory.
+        if parts.iter().any(|part| framing::find(b'\n', part).is_some()) {
             return Err(FramingError::Unencodable { framing: "lines", reason: "it holds a line feed" });
         }
-        if output[start..].ends_with(b"\r") {
-            output.put_u8(b'\r');
-        }
-        output.put_u8(b'\n');
+        framing::append(parts, output);
+        let last = parts.iter().rev().find_map(|part| part.last());
+        output.extend_from_slice(if last == Some(&b'\r') { b"\r\n" } else { b"\n" });
         Ok(())
     }
 }

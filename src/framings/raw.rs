@@ -14,7 +14,7 @@ pub struct Raw {
 impl Framing for Raw {
     fn decode(&self, input: &mut BytesMut, _: &mut usize) -> Result<Option<Bytes>, FramingError> {
         let size = input.len().min(self.largest);
-        Ok((size > 0).then(|| input.split_to(size).freeze()))
+        Ok((size > 0).then(|| framing::take_front(input, size).freeze()))
     }
 
     fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {

@@ -49,13 +49,14 @@ impl Handler for Hello {
             session.send(self.welcome.as_bytes()).await?;
         }
         let separator = if connected { self.separator.as_bytes() } else { b"," };
-        while let Some(message) = session.recv().await? {
+        loop {
+            // Not `while let`, which would hold what was received a second time, in every idle connection.
+            let Some(message) = session.recv().await? else { return Ok(()) };
             if connected && message == self.exit {
-                break;
+                return Ok(());
             }
             session.send_parts(&[self.word.as_bytes(), separator, &message]).await?;
         }
-        Ok(())
     }
 
     fn sessions(&self) -> Sessions {

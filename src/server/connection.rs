@@ -2,20 +2,24 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
+use tracing::instrument::Instrumented;
 
-use super::conversation::{Ending, converse};
+use super::conversation::{Conversing, Ending, converse};
 use super::listening::Listening;
 use super::permits::Permit;
 use crate::address::Address;
 use crate::error::{Error, Result};
-use crate::event::{CloseReason, Event, Refusal, Totals};
+use crate::event::{CloseReason, Event, Refusal};
+use crate::handler::Sessions;
+use crate::limits::Limits;
 use crate::session::Session;
 use crate::transport::{Dialled, Incoming};
 
@@ -32,43 +36,33 @@ pub(super) fn run(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let begun = Instant::now();
-        let session = {
-            let remote = incoming.remote().clone();
-            let mut opening = incoming.open();
-            let at_once = poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await;
-            let opened = match at_once {
-                Poll::Ready(Ok(dialled)) if listening.service.layers.is_empty() => {
-                    listening.service.bare(dialled).into()
-                }
-                Poll::Ready(dialled) => Box::pin(open(&listening, async { dialled })).await,
-                Poll::Pending => Box::pin(open(&listening, opening)).await,
-            };
-            match opened {
-                Opening::Done(session) => session,
-                failed => return failed.tell(&listening, &remote),
-            }
-        };
-        let mut session = session;
-        let record = Record::begin(&listening, &session, begun);
-        let span = record.span();
-        let ending = if span.is_disabled() {
-            record.converse(&mut session).await
-        } else {
-            Box::pin(record.converse(&mut session).instrument(span)).await
-        };
-        let totals = session.wire().lock().totals();
-        let closes_at_once =
-            !ending.orderly || poll_fn(|cx| Poll::Ready(session.wire().lock().closes_at_once(cx))).await;
+        let Some(session) = begin(&listening, incoming).await else { return };
+        let mut record = Record::begin(listening, session, begun);
+        let ending = record.converse_in_span().await;
+        let cut_short = record.close(ending.orderly).await;
+        let listening = record.end(&cut_short.map_or(ending, Ending::cut));
         // The socket is closed before the permit goes: whoever takes it may need the descriptor.
-        let cut_short = if closes_at_once {
-            drop(session);
-            None
-        } else {
-            Box::pin(close(&listening, session, begun)).await
-        };
-        record.end(&cut_short.map_or(ending, Ending::cut), totals);
         drop(permit);
         listening.hub.session_ended.notify_one();
+    }
+}
+
+/// Opens the link and its layers. What fails here is counted and is no session.
+async fn begin(listening: &Listening, incoming: Box<dyn Incoming>) -> Option<Session> {
+    let remote = incoming.remote().clone();
+    let mut opening = incoming.open();
+    let at_once = poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await;
+    let opened = match at_once {
+        Poll::Ready(Ok(dialled)) if listening.service.layers.is_empty() => listening.service.bare(dialled).into(),
+        Poll::Ready(dialled) => Box::pin(open(listening, async { dialled })).await,
+        Poll::Pending => Box::pin(open(listening, opening)).await,
+    };
+    match opened {
+        Opening::Done(session) => Some(session),
+        failed => {
+            failed.tell(listening, &remote);
+            None
+        }
     }
 }
 
@@ -114,7 +108,7 @@ async fn open(listening: &Listening, link: impl Future<Output = io::Result<Diall
 /// for the peer to close as well, unless the server drains: who has nothing to say any more holds up nobody's end.
 ///
 /// Says why the peer was not given all that it was owed, where it was not.
-async fn close(listening: &Listening, mut session: Session, begun: Instant) -> Option<CloseReason> {
+async fn close(listening: &Listening, session: &mut Session, begun: Instant) -> Option<CloseReason> {
     let limits = &listening.service.limits;
     let limit = limits.write_timeout;
     let written = unless_cut(listening, async {
@@ -135,7 +129,7 @@ async fn close(listening: &Listening, mut session: Session, begun: Instant) -> O
         tokio::select! {
             // In this order what has come is read in any case: closing a socket with unread data resets the connection.
             biased;
-            _ = within(limit, session.close()) => {}
+            _ = within(limit, session.end()) => {}
             () = listening.hub.shutdown.draining() => {}
         }
     }
@@ -160,75 +154,119 @@ async fn unless_cut<T>(listening: &Listening, future: impl Future<Output = T>) -
     }
 }
 
-/// Tells of a session's beginning and, whatever happens to its task, of its end.
+/// A session, of whose beginning it tells and, whatever happens to its task, of its end.
 pub(super) struct Record {
     listening: Arc<Listening>,
-    session: u64,
-    remote: Address,
-    opened: Instant,
-    ended: bool,
+    session: Session,
+    number: u64,
+    /// When it began; none once its end was told.
+    begun: Option<Instant>,
 }
 
 impl Record {
-    pub(super) fn begin(listening: &Arc<Listening>, session: &Session, opened: Instant) -> Self {
-        let record = Record {
-            listening: listening.clone(),
-            session: listening.hub.session_number(),
-            remote: session.peer().remote.clone(),
-            opened,
-            ended: false,
-        };
-        listening.observe(&Event::SessionOpened {
-            session: record.session,
-            listener: &listening.name,
-            remote: &record.remote,
+    pub(super) fn begin(listening: Arc<Listening>, session: Session, begun: Instant) -> Self {
+        let record = Record { number: listening.hub.session_number(), listening, session, begun: Some(begun) };
+        record.listening.observe(&Event::SessionOpened {
+            session: record.number,
+            listener: &record.listening.name,
+            remote: &record.session.peer().remote,
         });
         record
+    }
+
+    /// The session's number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn begun(&self) -> Instant {
+        self.begun.unwrap_or_else(Instant::now)
     }
 
     /// What the handler logs carries the session's number. Like the session's own events it is for debugging, and it
     /// costs nothing where that is not logged.
     pub(super) fn span(&self) -> tracing::Span {
-        let (session, remote) = (self.session, tracing::field::display(&self.remote));
+        let (session, remote) = (self.number, tracing::field::display(&self.session.peer().remote));
         tracing::debug_span!(target: "greetd", "session", session, listener = self.listening.name, remote)
     }
 
-    /// The session's number.
-    pub(super) fn number(&self) -> u64 {
-        self.session
-    }
-
     /// Runs the listener's handler over the session.
-    pub(super) fn converse<'a>(&'a self, session: &'a mut Session) -> impl Future<Output = Ending> + Send + 'a {
+    fn converse(&mut self) -> Conversing<'_> {
         let service = &self.listening.service;
-        converse(&*service.handler, session, &service.limits, &self.listening.hub.shutdown, self.opened)
+        let shutdown = &self.listening.hub.shutdown;
+        let begun = self.begun();
+        converse(&*service.handler, &mut self.session, &service.limits, shutdown, begun)
     }
 
-    pub(super) fn end(mut self, ending: &Ending, totals: Totals) {
-        self.tell(ending.reason, ending.error.as_deref(), totals);
+    /// The same under limits that are not the listener's.
+    pub(super) fn converse_under<'a>(&'a mut self, limits: &'a Limits) -> Conversing<'a> {
+        let (begun, handler) = (self.begun(), &*self.listening.service.handler);
+        converse(handler, &mut self.session, limits, &self.listening.hub.shutdown, begun)
     }
 
-    fn tell(&mut self, reason: CloseReason, error: Option<&str>, totals: Totals) {
-        self.ended = true;
+    /// [`converse`](Self::converse), in the session's span where there is one; without it the span has no room here.
+    pub(super) fn converse_in_span(&mut self) -> Either<Conversing<'_>, Pin<Box<Instrumented<Conversing<'_>>>>> {
+        let span = self.span();
+        if span.is_disabled() {
+            Either::Left(self.converse())
+        } else {
+            Either::Right(Box::pin(self.converse().instrument(span)))
+        }
+    }
+
+    /// The session, between conversations.
+    pub(super) fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Closes the session; says why the peer was not given all that it was owed, where it was not.
+    async fn close(&mut self, orderly: bool) -> Option<CloseReason> {
+        let closing_tells = self.listening.service.layers.is_empty();
+        let wire = self.session.wire();
+        if !orderly || poll_fn(|cx| Poll::Ready(wire.lock().closes_at_once(closing_tells, cx))).await {
+            return None;
+        }
+        let begun = self.begun();
+        Box::pin(close(&self.listening, &mut self.session, begun)).await
+    }
+
+    /// Closes the link, and tells of the end.
+    pub(super) fn end(mut self, ending: &Ending) -> Arc<Listening> {
+        self.session.wire().lock().close();
+        self.tell(ending.reason, ending.error.as_deref());
+        self.listening.clone()
+    }
+
+    fn tell(&mut self, reason: CloseReason, error: Option<&str>) {
+        let lasted = self.begun().elapsed();
+        self.begun = None;
         self.listening.count(reason);
+        let totals = self.session.totals();
         self.listening.observe(&Event::SessionClosed {
-            session: self.session,
+            session: self.number,
             listener: &self.listening.name,
-            remote: &self.remote,
+            remote: self.remote(),
             reason,
             error: error.as_ref().map(|error| error as &dyn crate::event::ErrorText),
-            lasted: self.opened.elapsed(),
+            lasted,
             totals,
         });
+    }
+
+    /// Whom the session is with: nobody in particular, where it answers all peers of a socket.
+    fn remote(&self) -> &Address {
+        let peer = self.session.peer();
+        let shared = !peer.connected() && self.listening.service.handler.sessions() == Sessions::Shared;
+        if shared { &Address::Unnamed } else { &peer.remote }
     }
 }
 
 /// The task was dropped, or panicked outside the handler.
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.begun.is_some() {
             let reason = if std::thread::panicking() { CloseReason::Panicked } else { CloseReason::Cut };
-            self.tell(reason, None, Totals::default());
+            self.tell(reason, None);
         }
     }
 }

@@ -4,14 +4,16 @@
 //! lock, taken when the handler waits: deadlines are recorded, and one armed timer checks them when it fires.
 
 use std::any::Any;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::shutdown::{Phase, Shutdown};
+use super::shutdown::{Phase, Shutdown, Watch};
 use crate::error::Error;
 use crate::event::CloseReason;
 use crate::handler::{Conversation, Handler};
@@ -54,46 +56,70 @@ pub(super) fn converse<'a>(
     limits: &'a Limits,
     shutdown: &'a Shutdown,
     opened: Instant,
-) -> impl Future<Output = Ending> + Send + 'a {
-    let mut clocks = Clocks::new(limits, opened, session.peer().connected());
-    let mut watch = shutdown.watch();
-    let wire = session.wire().clone();
-    let mut conversation = Contained(Some(handler.serve(session)));
-    async move {
-        let mut timer = pin!(sleep_until(clocks.first()));
-        let mut turn = pin!(tokio::task::yield_now());
-        poll_fn(|cx| {
-            match watch.phase(cx) {
-                Phase::Running => {}
-                Phase::Cutting => return Poll::Ready(Ending::cut(CloseReason::Cut)),
-                Phase::Draining if clocks.ending.is_some() => {}
-                // The reactor has a turn first: of a connection that was accepted just now it does not know yet that
-                // something has come, which is still to be answered.
-                Phase::Draining => {
-                    if turn.as_mut().poll(cx).is_ready() {
-                        wire.lock().end();
-                        clocks.ending = Some(CloseReason::Drained);
-                    }
+) -> Conversing<'a> {
+    let clocks = Clocks::new(limits, opened, session.peer().connected());
+    Conversing {
+        watch: shutdown.watch(),
+        wire: session.wire().clone(),
+        timer: sleep_until(clocks.first()),
+        clocks,
+        conversation: Contained(Some(handler.serve(session))),
+        turn: None,
+    }
+}
+
+pin_project! {
+    /// A conversation under its clocks. It is most of what an idle connection costs, so it is written out: an async
+    /// block would hold places for what it has at hand only while it is run.
+    pub(super) struct Conversing<'a> {
+        conversation: Contained<'a>,
+        wire: WireRef,
+        watch: Watch<'a>,
+        clocks: Clocks<'a>,
+        #[pin]
+        timer: Sleep,
+        // The turn that the reactor has before a drain ends the session.
+        turn: Option<Box<Turn>>,
+    }
+}
+
+type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Future for Conversing<'_> {
+    type Output = Ending;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        let mut this = self.project();
+        match this.watch.phase(cx) {
+            Phase::Running => {}
+            Phase::Cutting => return Poll::Ready(Ending::cut(CloseReason::Cut)),
+            Phase::Draining if this.clocks.ending.is_some() => {}
+            // The reactor has a turn first: of a connection that was accepted just now it does not know yet that
+            // something has come, which is still to be answered.
+            Phase::Draining => {
+                let turn = this.turn.get_or_insert_with(|| Box::new(Box::pin(tokio::task::yield_now())));
+                if turn.as_mut().as_mut().poll(cx).is_ready() {
+                    this.wire.lock().end();
+                    this.clocks.ending = Some(CloseReason::Drained);
                 }
             }
-            loop {
-                if let Poll::Ready(ending) = conversation.poll(clocks.ending, &wire, cx) {
-                    return Poll::Ready(ending);
-                }
-                let mut wire = wire.lock();
-                wire.set_driver(cx.waker());
-                if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
-                    return Poll::Ready(Ending::of_error(&error, wire.is_broken()));
-                }
-                match clocks.check(&mut wire, timer.as_mut(), cx) {
-                    Clock::Runs => return Poll::Pending,
-                    Clock::Cut(reason) => return Poll::Ready(Ending::cut(reason)),
-                    // The handler is asked once more: `recv` gives `None` now.
-                    Clock::Ends => wire.end(),
-                }
+        }
+        loop {
+            if let Poll::Ready(ending) = this.conversation.poll(this.clocks.ending, this.wire, cx) {
+                return Poll::Ready(ending);
             }
-        })
-        .await
+            let mut wire = this.wire.lock();
+            wire.set_driver(cx.waker());
+            if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
+                return Poll::Ready(Ending::of_error(&error, wire.is_broken()));
+            }
+            match this.clocks.check(&mut wire, this.timer.as_mut(), cx) {
+                Clock::Runs => return Poll::Pending,
+                Clock::Cut(reason) => return Poll::Ready(Ending::cut(reason)),
+                // The handler is asked once more: `recv` gives `None` now.
+                Clock::Ends => wire.end(),
+            }
+        }
     }
 }
 
@@ -151,6 +177,8 @@ struct Clocks<'a> {
     sending_counts: bool,
     /// Whether the timer knows whom to wake.
     waits: bool,
+    /// Whether the handler waited for a message when the timer was set: only then does the idle clock run.
+    set_for_receiving: bool,
 }
 
 /// What the clocks say.
@@ -172,6 +200,7 @@ impl<'a> Clocks<'a> {
             ending: None,
             sending_counts: connected,
             waits: false,
+            set_for_receiving: false,
         }
     }
 
@@ -181,32 +210,45 @@ impl<'a> Clocks<'a> {
     }
 
     /// Called when the handler waits. Makes sure that the timer fires at the next deadline or before.
-    fn check(&mut self, wire: &mut Wire, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Clock {
+    #[inline]
+    fn check(&mut self, wire: &mut Wire, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Clock {
+        let receiving = wire.take_receiving();
+        let sooner = self.note(wire) || (receiving && !self.set_for_receiving);
+        // Nearly always: it is armed, it is not due, and it fires before the deadline, which is looked at then.
+        if self.waits && !sooner && !timer.is_elapsed() { Clock::Runs } else { self.set(timer, receiving, cx) }
+    }
+
+    /// Notes what came and went since this was last called; whether a clock began to run with it.
+    #[inline]
+    fn note(&mut self, wire: &mut Wire) -> bool {
         let totals = wire.totals();
         let moved = totals.messages_in + if self.sending_counts { totals.messages_out } else { 0 };
         if moved != self.moved {
             self.moved = moved;
             self.active = Instant::now();
         }
-        let receiving = wire.take_receiving();
         let progressed = wire.take_progress();
         if wire.buffered() == 0 {
             self.stalled = None;
-        } else if progressed || self.stalled.is_none() {
+            return false;
+        }
+        let begins = self.stalled.is_none();
+        if progressed || begins {
             self.stalled = Some(Instant::now());
         }
+        begins
+    }
 
+    /// Arms the timer for the next deadline, or says that it has passed.
+    fn set(&mut self, mut timer: Pin<&mut Sleep>, receiving: bool, cx: &mut Context<'_>) -> Clock {
+        self.set_for_receiving = receiving;
         loop {
             let (deadline, clock) = self.next(receiving);
             if deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
-                self.waits = false;
             }
-            // Nearly always: it is armed, it is not due, and it fires before the deadline, which is looked at then.
-            if self.waits && !timer.is_elapsed() {
-                return Clock::Runs;
-            }
-            self.waits = timer.as_mut().poll(cx).is_pending();
+            // Whatever the handler has used up of its turn: a timer that were not asked for that would never fire.
+            self.waits = pin!(unconstrained(timer.as_mut())).poll(cx).is_pending();
             if self.waits {
                 return Clock::Runs;
             }

@@ -13,7 +13,6 @@ use tracing::Instrument;
 
 use super::Report;
 use super::connection::Record;
-use super::conversation::converse;
 use super::guard::OwnListeners;
 use super::listening::Listening;
 use super::peers;
@@ -51,17 +50,18 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
     loop {
         let opened = Instant::now();
         let nobody = Peer::new(listening.local.clone(), Address::Unnamed, route.clone());
-        let mut session = Session::over(WireLink::Shared(port), nobody);
-        let record = Record::begin(listening, &session, opened);
-        let ending = converse(&*listening.service.handler, &mut session, &clockless, &hub.shutdown, opened)
-            .instrument(record.span())
-            .await;
-        let totals = session.wire().lock().totals();
-        record.end(&ending, totals);
-        if ending.reason == CloseReason::Cut {
+        let session = Session::over(WireLink::Shared(port), nobody);
+        let mut record = Record::begin(listening.clone(), session, opened);
+        let span = record.span();
+        let ending = record.converse_under(&clockless).instrument(span).await;
+        let totals = record.session().totals();
+        let link = record.session().wire().lock().take_link();
+        let reason = ending.reason;
+        record.end(&ending);
+        if reason == CloseReason::Cut {
             return listening.report(false);
         }
-        let Some(WireLink::Shared(same)) = session.wire().lock().take_link() else {
+        let Some(WireLink::Shared(same)) = link else {
             return listening.report(true);
         };
         port = same;

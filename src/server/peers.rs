@@ -15,7 +15,6 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use super::Report;
 use super::connection::Record;
@@ -145,14 +144,13 @@ impl Table {
         let inbox = Arc::new(Inbox::default());
         let peer = Peer::new(key.1.clone(), key.0.clone(), self.listening.service.route.clone());
         let link = PeerLink { inbox: inbox.clone(), port: self.port.clone(), peer: peer.clone(), reply_limit: None };
-        let mut session = Session::over(WireLink::Messages(Box::new(link)), peer);
-        let record = Record::begin(&self.listening, &session, opened);
+        let session = Session::over(WireLink::Messages(Box::new(link)), peer);
+        let mut record = Record::begin(self.listening.clone(), session, opened);
         let number = record.number();
-        let listening = self.listening.clone();
         let (closed, ended_key) = (inbox.clone(), key.clone());
         self.sessions.push(Box::pin(async move {
             let ending = {
-                let mut conversation = pin!(record.converse(&mut session).instrument(record.span()));
+                let mut conversation = pin!(record.converse_in_span());
                 poll_fn(|cx| {
                     if closed.poll_evicted(cx).is_ready() {
                         return Poll::Ready(Ending::cut(CloseReason::Evicted));
@@ -161,9 +159,8 @@ impl Table {
                 })
                 .await
             };
-            let totals = session.wire().lock().totals();
-            record.end(&ending, totals);
-            drop((session, permit));
+            let listening = record.end(&ending);
+            drop(permit);
             listening.hub.session_ended.notify_one();
             (ended_key, number)
         }));

@@ -78,7 +78,7 @@ impl Shutdown {
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
     shutdown: &'a Shutdown,
-    place: Option<usize>,
+    place: Option<u32>,
 }
 
 impl Watch<'_> {
@@ -109,21 +109,22 @@ impl Drop for Watch<'_> {
 #[derive(Debug, Default)]
 struct Places {
     wakers: Vec<Option<Waker>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
 }
 
 impl Places {
-    fn enter(&mut self, waker: Waker) -> usize {
+    fn enter(&mut self, waker: Waker) -> u32 {
         let Some(place) = self.free.pop() else {
+            let place = u32::try_from(self.wakers.len()).expect("a machine holds fewer tasks than that");
             self.wakers.push(Some(waker));
-            return self.wakers.len() - 1;
+            return place;
         };
-        self.wakers[place] = Some(waker);
+        self.wakers[place as usize] = Some(waker);
         place
     }
 
-    fn leave(&mut self, place: usize) {
-        self.wakers[place] = None;
+    fn leave(&mut self, place: u32) {
+        self.wakers[place as usize] = None;
         self.free.push(place);
     }
 

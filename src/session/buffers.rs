@@ -4,7 +4,7 @@
 //! from it are gone its memory is used again: in the steady state nothing is allocated per message.
 //! Writing: a few small buffers, taken when a session has something to send and given back when it is written.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use bytes::BytesMut;
 
@@ -18,21 +18,28 @@ const KEPT_BUFFERS: usize = 32;
 const FIRST_CAPACITY: usize = 1024;
 
 thread_local! {
-    static SCRATCH: Cell<BytesMut> = Cell::new(BytesMut::new());
+    static SCRATCH: RefCell<BytesMut> = RefCell::default();
     static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `read` with an empty buffer that has room for [`READ_SIZE`] bytes. What it leaves in the buffer is dropped, so
 /// it splits off what it keeps.
+#[inline]
 pub(super) fn with_scratch<T>(read: impl FnOnce(&mut BytesMut) -> T) -> T {
-    // Taken, not borrowed: a link may itself be made of sessions, and read from within a read.
-    let mut scratch = SCRATCH.take();
+    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => with_room(&mut scratch, read),
+        // A link may itself be made of sessions, and read from within a read.
+        Err(_) => with_room(&mut BytesMut::new(), read),
+    })
+}
+
+#[inline]
+fn with_room<T>(scratch: &mut BytesMut, read: impl FnOnce(&mut BytesMut) -> T) -> T {
     if scratch.capacity() < READ_SIZE {
         scratch.reserve(SCRATCH_SIZE);
     }
-    let result = read(&mut scratch);
+    let result = read(scratch);
     scratch.clear();
-    SCRATCH.set(scratch);
     result
 }
 

@@ -1,7 +1,7 @@
 //! What a session, its driver and its pushers share: the link, and the state that rules it.
 //!
-//! The lock is held for the length of one poll and is contended only when another task pushes, so a message costs two
-//! uncontended locks. It is what allows the engine to write when the handler waits for something else, a pusher to
+//! The lock is held for the length of one poll and is contended only when another task pushes, so a message costs one
+//! uncontended lock to be sent, and the reads of a batch one. It is what allows the engine to write when the handler waits for something else, a pusher to
 //! send without a task and a channel per session, and the two directions of a session to run apart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::WATERMARK;
-use super::framed::Framed;
+use super::input::{Input, poll_discard};
+use super::output::Output;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::event::Totals;
 use crate::framing;
-use crate::link::{MessageStream, Peer};
+use crate::link::{ByteStream, MessageStream, Peer};
 use crate::transport::Datagram;
 
 /// How long, and how many messages, a closed session reads on; see [`linger`].
@@ -41,7 +42,8 @@ pub(crate) trait SharedSocket: Send {
 
 /// How messages come and go.
 pub(crate) enum WireLink {
-    Framed(Framed),
+    /// What is read is cut into messages by the session itself, which alone receives.
+    Bytes(Box<dyn ByteStream>, Output),
     Messages(Box<dyn MessageStream>),
     Shared(Box<dyn SharedSocket>),
 }
@@ -91,38 +93,40 @@ impl Wire {
         }
     }
 
-    #[inline]
-    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>, peer: &mut Peer) -> Poll<Result<Option<Bytes>>> {
-        let polled = match &mut self.link {
-            None => return Poll::Ready(Ok(None)),
-            Some(_) if self.peer_ended || self.refused => return Poll::Ready(Ok(None)),
-            Some(WireLink::Framed(framed)) => framed.poll_recv(cx),
-            Some(WireLink::Messages(messages)) => messages.poll_recv(cx),
-            Some(WireLink::Shared(socket)) => socket.poll_recv(cx).map(|datagram| {
+    /// The next message: of bytes, the first that `input` makes of what it is let read.
+    pub(super) fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: Option<&mut Input>,
+        peer: &mut Peer,
+    ) -> Poll<Result<Option<Bytes>>> {
+        if self.peer_ended || self.refused {
+            return Poll::Ready(Ok(None));
+        }
+        let polled = match (&mut self.link, input) {
+            (Some(WireLink::Bytes(io, _)), Some(input)) => input.poll_next(&mut **io, cx),
+            (Some(WireLink::Messages(messages)), _) => messages.poll_recv(cx),
+            (Some(WireLink::Shared(socket)), _) => socket.poll_recv(cx).map(|datagram| {
                 Ok(datagram.map(|datagram| {
                     peer.remote = datagram.remote;
                     peer.local = datagram.local;
                     datagram.payload
                 }))
             }),
+            (None, _) | (Some(WireLink::Bytes(..)), None) => return Poll::Ready(Ok(None)),
         };
         match polled {
-            Poll::Ready(Ok(Some(message))) => {
+            Poll::Ready(received) => {
                 self.receiving = false;
-                self.totals.messages_in += 1;
-                self.totals.bytes_in += message.len() as u64;
-                Poll::Ready(Ok(Some(message)))
-            }
-            Poll::Ready(Ok(None)) => {
-                self.receiving = false;
-                self.peer_ended = true;
-                Poll::Ready(Ok(None))
-            }
-            Poll::Ready(Err(error)) => {
-                self.receiving = false;
-                self.note_failure(&error);
-                self.refused = true;
-                Poll::Ready(Err(error))
+                match &received {
+                    Ok(Some(message)) => {
+                        self.totals.messages_in += 1;
+                        self.totals.bytes_in += message.len() as u64;
+                    }
+                    Ok(None) => self.peer_ended = true,
+                    Err(error) => self.refuse(error),
+                }
+                Poll::Ready(received)
             }
             Poll::Pending if self.ending => Poll::Ready(Ok(None)),
             Poll::Pending => {
@@ -135,6 +139,18 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// Nothing is received any more.
+    pub(super) fn refuse(&mut self, error: &Error) {
+        self.note_failure(error);
+        self.refused = true;
+    }
+
+    /// Counts what was received without asking the wire.
+    pub(super) fn count_received(&mut self, received: Received) {
+        self.totals.messages_in += u64::from(received.messages);
+        self.totals.bytes_in += u64::from(received.bytes);
     }
 
     #[inline]
@@ -152,25 +168,33 @@ impl Wire {
     /// Takes a message without waiting.
     #[inline]
     pub(super) fn start_send(&mut self, parts: &[&[u8]], remote: &Address, local: &Address) -> Result<()> {
+        if self.finished {
+            return Err(Error::Closed);
+        }
+        let size = framing::length(parts);
         match &mut self.link {
-            Some(_) if self.finished => return Err(Error::Closed),
             None => return Err(Error::Closed),
-            Some(WireLink::Framed(framed)) => framed.start_send(parts)?,
+            Some(WireLink::Bytes(_, output)) => output.start_send(parts, size)?,
             Some(WireLink::Messages(messages)) => messages.start_send(parts)?,
             Some(WireLink::Shared(socket)) => socket.start_send(parts, remote, local)?,
         }
         self.totals.messages_out += 1;
-        self.totals.bytes_out += framing::length(parts) as u64;
+        self.totals.bytes_out += size as u64;
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        // Nothing to write, and nobody to tell: the common case of a poll that only read.
+        if self.pushers.is_empty() && self.buffered() == 0 { Poll::Ready(Ok(())) } else { self.flush(cx) }
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let before = self.buffered();
         let polled = match &mut self.link {
-            // Nothing to write, and nobody to ask: the common case of a poll that only read.
             None => Poll::Ready(Ok(())),
             Some(_) if before == 0 => Poll::Ready(Ok(())),
-            Some(WireLink::Framed(framed)) => framed.poll_flush(cx),
+            Some(WireLink::Bytes(io, output)) => output.poll_flush(&mut **io, cx),
             Some(WireLink::Messages(messages)) => messages.poll_flush(cx),
             Some(WireLink::Shared(socket)) => socket.poll_flush(cx).map(Ok),
         };
@@ -180,7 +204,7 @@ impl Wire {
         let after = self.buffered();
         self.progressed |= after < before;
         // Also when the room came by another hand: the sessions of a datagram socket share what waits for it.
-        if after < WATERMARK {
+        if after < WATERMARK && !self.pushers.is_empty() {
             self.pushers.drain(..).for_each(Waker::wake);
         }
         polled
@@ -192,7 +216,7 @@ impl Wire {
             None => Poll::Ready(Ok(())),
             // Whoever closes a session has often finished it before: once is enough for the peer, and for the kernel.
             Some(_) if self.told => Poll::Ready(Ok(())),
-            Some(WireLink::Framed(framed)) => framed.poll_finish(cx),
+            Some(WireLink::Bytes(io, output)) => output.poll_finish(&mut **io, cx),
             Some(WireLink::Messages(messages)) => messages.poll_finish(cx),
             Some(WireLink::Shared(socket)) => socket.poll_flush(cx).map(Ok),
         };
@@ -204,8 +228,12 @@ impl Wire {
 
     /// Finishes, and says whether that was all: everything is written, and the peer has ended its side too. Or the link
     /// failed, and there is nobody left to wait for.
-    pub(crate) fn closes_at_once(&mut self, cx: &mut Context<'_>) -> bool {
-        match self.poll_finish(cx) {
+    ///
+    /// Where `closing_tells` the peer that no more will come, as it does where no layer has a farewell of its own, a peer
+    /// that has ended need not be told before.
+    pub(crate) fn closes_at_once(&mut self, closing_tells: bool, cx: &mut Context<'_>) -> bool {
+        let polled = if closing_tells && self.peer_ended { self.poll_flush(cx) } else { self.poll_finish(cx) };
+        match polled {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => self.peer_ended || self.broken,
             Poll::Ready(Err(_)) => true,
@@ -225,7 +253,7 @@ impl Wire {
     pub(crate) fn buffered(&self) -> usize {
         match &self.link {
             None => 0,
-            Some(WireLink::Framed(framed)) => framed.buffered(),
+            Some(WireLink::Bytes(_, output)) => output.buffered(),
             Some(WireLink::Messages(messages)) => messages.buffered(),
             Some(WireLink::Shared(socket)) => socket.buffered(),
         }
@@ -250,7 +278,7 @@ impl Wire {
         match &self.link {
             Some(WireLink::Messages(messages)) => messages.reply_limit(),
             Some(WireLink::Shared(socket)) => socket.reply_limit(),
-            Some(WireLink::Framed(_)) | None => None,
+            Some(WireLink::Bytes(..)) | None => None,
         }
     }
 
@@ -292,6 +320,22 @@ impl Wire {
     }
 }
 
+/// What a session received without asking its wire, which is told when it is asked again. Between the two it is what
+/// one read brought, so small numbers do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Received {
+    messages: u32,
+    bytes: u32,
+}
+
+impl Received {
+    #[inline]
+    pub(super) fn count(&mut self, message: &Bytes) {
+        self.messages += 1;
+        self.bytes = self.bytes.saturating_add(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    }
+}
+
 /// A wire in common hands.
 #[derive(Clone)]
 pub(crate) struct WireRef(Arc<Mutex<Wire>>);
@@ -318,7 +362,7 @@ pub(super) async fn linger(wire: &WireRef) {
             return Poll::Ready(());
         }
         match &mut wire.link {
-            Some(WireLink::Framed(framed)) => framed.poll_discard(cx),
+            Some(WireLink::Bytes(io, _)) => poll_discard(&mut **io, cx),
             Some(WireLink::Messages(messages)) => {
                 for _ in 0..LINGER_MESSAGES {
                     if !matches!(ready!(messages.poll_recv(cx)), Ok(Some(_))) {

@@ -112,6 +112,26 @@ async fn a_peer_that_does_not_read_is_cut_by_the_write_clock() {
     drop(client);
 }
 
+/// tokio lets a task that has used up its turn wait, and a timer that is asked then is not set.
+#[tokio::test(start_paused = true)]
+async fn the_clocks_run_also_where_a_handler_has_used_up_its_turn() {
+    let busy = handler_fn(|session| {
+        Box::pin(async move {
+            while tokio::task::coop::has_budget_remaining() {
+                tokio::task::consume_budget().await;
+            }
+            loop {
+                session.send(&[b'x'; 1000]).await?;
+            }
+        })
+    });
+    let bench = connections(busy).limits("write-timeout=3s").start().await;
+    let client = bench.connect();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(bench.counters().get("session.closed", "write-timeout"), 1);
+    drop(client);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_slowly_is_served_as_long_as_it_reads() {
     let flood = handler_fn(|session| {
