@@ -28,6 +28,7 @@
 //! ```
 
 mod accept;
+mod busy;
 mod connection;
 mod conversation;
 mod datagrams;
@@ -47,6 +48,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
+
+pub use busy::busy_poll;
 
 use crate::address::Address;
 use crate::event::{Counters, Event, Log, Observer};

@@ -46,6 +46,10 @@ pub(super) struct Args {
     /// How many threads serve
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     workers: Count,
+    /// Look for the next message for so long, up to 1s, before sleeping: answers sooner, and occupies a processor for each
+    /// worker while there is traffic
+    #[arg(long, value_name = "TIME")]
+    busy_poll: Option<workers::BusyPoll>,
     /// How long sessions may take to end after the signal to stop
     #[arg(long, value_name = "TIME", default_value = "30s")]
     drain_timeout: Period,
@@ -68,7 +72,7 @@ pub(super) fn run(args: &Args, options: Options, registry: &Registry) -> Outcome
     if let Some(shortage) = shortage {
         tracing::warn!("{shortage}");
     }
-    let workers = Workers::start(args.workers, &runtime).map_err(failed)?;
+    let workers = Workers::start(args.workers, args.busy_poll, &runtime).map_err(failed)?;
     let outcome = runtime.block_on(serve(args, services, &plugins, &workers));
     // A thread that reads the terminal would never end.
     runtime.shutdown_background();

@@ -3,9 +3,12 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
+
+use crate::options::Period;
 
 /// How many threads serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,26 @@ impl Count {
     }
 }
 
+/// How long a thread looks for the next message before it sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BusyPoll(Duration);
+
+impl BusyPoll {
+    const LONGEST: Duration = Duration::from_secs(1);
+}
+
+impl FromStr for BusyPoll {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let limit = text.parse::<Period>().map_err(|error| error.to_string())?.duration();
+        if limit > Self::LONGEST {
+            return Err("write 1s or less: it occupies a processor for so long after each message".to_owned());
+        }
+        Ok(BusyPoll(limit))
+    }
+}
+
 /// A runtime of one thread: no message ever crosses to another.
 pub(super) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
@@ -50,15 +73,22 @@ pub(super) struct Workers {
 
 impl Workers {
     /// Starts them; `main` is the runtime of the main thread, which takes its share of the sessions.
-    pub(super) fn start(count: Count, main: &Runtime) -> io::Result<Self> {
+    pub(super) fn start(count: Count, busy_poll: Option<BusyPoll>, main: &Runtime) -> io::Result<Self> {
         let mut workers = Workers { stops: Vec::new(), handles: Vec::new() };
         let count = count.get();
+        let keep_awake = |runtime: &Runtime| {
+            if let Some(BusyPoll(limit)) = busy_poll {
+                runtime.spawn(crate::server::busy_poll(limit));
+            }
+        };
+        keep_awake(main);
         if count == 1 {
             return Ok(workers);
         }
         workers.handles.push(main.handle().clone());
         for number in 1..count {
             let runtime = runtime()?;
+            keep_awake(&runtime);
             workers.handles.push(runtime.handle().clone());
             let (stop, stopped) = oneshot::channel();
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -91,9 +121,18 @@ mod tests {
     }
 
     #[test]
+    fn busy_polling_is_bounded() {
+        assert_eq!("200us".parse(), Ok(BusyPoll(Duration::from_micros(200))));
+        assert_eq!("1s".parse(), Ok(BusyPoll(Duration::from_secs(1))));
+        for wrong in ["2s", "", "soon"] {
+            assert!(wrong.parse::<BusyPoll>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn every_worker_runs_what_it_is_given() {
         let main = runtime().unwrap();
-        let workers = Workers::start("3".parse().unwrap(), &main).unwrap();
+        let workers = Workers::start("3".parse().unwrap(), None, &main).unwrap();
         assert_eq!(workers.handles().len(), 3);
         let on_worker = workers.handles()[2].spawn(async { std::thread::current().name().map(str::to_owned) });
         assert_eq!(main.block_on(on_worker).unwrap().as_deref(), Some("worker-2"));

@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::busy;
 use super::shutdown::{Phase, Shutdown, Watch};
 use crate::error::Error;
 use crate::event::CloseReason;
@@ -89,6 +90,7 @@ impl Future for Conversing<'_> {
     type Output = Ending;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        busy::note_run();
         let mut this = self.project();
         match this.watch.phase(cx) {
             Phase::Running => {}

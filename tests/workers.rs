@@ -1,0 +1,111 @@
+//! Several workers, and one that looks rather than sleeps: the binary, as the kernel sees it.
+
+#[path = "support/command.rs"]
+#[expect(dead_code, reason = "each of the tests of the command line needs a part of it")]
+mod command;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use command::{Daemon, greetd, until};
+use nix::sys::signal::Signal;
+
+/// A connection that was greeted, so that a worker has it.
+fn greeted(address: SocketAddr) -> TcpStream {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut welcome = [0; 7];
+    client.read_exact(&mut welcome).unwrap();
+    assert_eq!(&welcome, b"welcome");
+    client
+}
+
+/// The sets of descriptors that each epoll instance of the daemon watches: one a worker (proc(5), fdinfo).
+fn watched(daemon: &Daemon) -> BTreeSet<BTreeSet<u32>> {
+    let mut sets = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid())).unwrap() {
+        // A descriptor may be closed meanwhile.
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+        let targets =
+            text.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok());
+        let set: BTreeSet<u32> = targets.collect();
+        if !set.is_empty() {
+            sets.insert(set);
+        }
+    }
+    sets
+}
+
+#[test]
+fn connections_are_spread_evenly_and_each_stays_with_its_worker() {
+    let (daemon, address) = Daemon::serving(&["--bind", "127.0.0.1:0", "--workers", "2"]);
+    let before = watched(&daemon);
+    let mut clients: Vec<_> = (0..40).map(|_| greeted(address)).collect();
+    let sessions = || {
+        let known: BTreeSet<u32> = before.iter().flatten().copied().collect();
+        watched(&daemon).iter().map(|set| set.difference(&known).copied().collect()).collect::<Vec<BTreeSet<u32>>>()
+    };
+    let spread = sessions();
+    let sizes: Vec<_> = spread.iter().map(BTreeSet::len).filter(|size| *size > 0).collect();
+    assert_eq!(sizes, [20, 20], "one worker each other connection");
+    for client in &mut clients {
+        client.write_all(b"Genji").unwrap();
+        let mut answer = [0; 11];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"Hello Genji");
+    }
+    assert_eq!(sessions(), spread, "none has moved");
+}
+
+#[test]
+fn however_many_workers_there_are_the_port_is_held_by_one_socket() {
+    let (_daemon, address) = Daemon::serving(&["--bind", "127.0.0.1:0", "--workers", "4"]);
+    let second = greetd(&["--bind", &address.to_string(), "--workers", "4"]);
+    assert_eq!((second.code, second.verdict()), (15, "in-use"), "{}", second.stderr);
+}
+
+#[test]
+fn a_shutdown_of_several_workers_loses_nobody_who_had_connected() {
+    let (daemon, address) = Daemon::serving(&["--bind", "127.0.0.1:0", "--workers", "2"]);
+    // Some are greeted already, others may still wait to be accepted.
+    let mut clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for client in &mut clients {
+        client.write_all(b"Genji").unwrap();
+    }
+    daemon.signal(Signal::SIGTERM);
+    for mut client in clients {
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut all = String::new();
+        client.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "welcomeHello Genji");
+    }
+    assert_eq!(daemon.stop().code, 0);
+}
+
+#[test]
+fn a_busy_worker_sleeps_when_nothing_has_come_for_as_long_as_was_asked() {
+    let (daemon, address) = Daemon::serving(&["--bind", "127.0.0.1:0", "--workers", "1", "--busy-poll", "20ms"]);
+    let mut client = greeted(address);
+    for _ in 0..100 {
+        client.write_all(b"Genji").unwrap();
+        client.read_exact(&mut [0; 11]).unwrap();
+    }
+    let asleep = || fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap().contains(") S ");
+    until("it sleeps", || {
+        let spent = daemon.cpu_time();
+        std::thread::sleep(Duration::from_millis(100));
+        asleep() && daemon.cpu_time() == spent
+    });
+    client.write_all(b"Hanzo").unwrap();
+    client.read_exact(&mut [0; 11]).unwrap();
+}
+
+#[test]
+fn nobody_is_kept_awake_for_ever() {
+    let refused = greetd(&["--busy-poll", "1m"]);
+    assert_eq!((refused.code, refused.verdict()), (2, "usage"));
+    assert!(refused.stderr.contains("1s or less"), "{}", refused.stderr);
+}
