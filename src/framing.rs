@@ -82,16 +82,13 @@ pub fn take_front(input: &mut BytesMut, size: usize) -> BytesMut {
     if size == input.len() && size <= LONG { std::mem::take(input) } else { input.split_to(size) }
 }
 
-/// Where the byte stands first. Most messages are short, and for those a simple search is over before a clever one has
-/// begun.
+/// Where the byte stands first. Most messages are short: there a simple search is over before a clever one has begun.
 #[inline]
 pub fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
-    const SHORT: usize = 64;
-    if bytes.len() > SHORT {
-        memchr::memchr(byte, bytes)
-    } else {
-        memchr::arch::all::memchr::One::new(byte).find(bytes)
-    }
+    const SHORT: usize = 32;
+    let (near, far) = bytes.split_at(bytes.len().min(SHORT));
+    let found = near.iter().position(|here| *here == byte);
+    if found.is_some() || far.is_empty() { found } else { memchr::memchr(byte, far).map(|at| SHORT + at) }
 }
 
 /// The length in bytes of a message that is given in parts.
@@ -105,5 +102,26 @@ pub fn length(parts: &[&[u8]]) -> usize {
 pub fn append(parts: &[&[u8]], output: &mut BytesMut) {
     for part in parts {
         output.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_byte_is_found_where_it_stands_first(bytes in proptest::collection::vec(0u8..4, 0..100), byte in 0u8..5) {
+            prop_assert_eq!(find(byte, &bytes), bytes.iter().position(|here| *here == byte));
+        }
+
+        #[test]
+        fn what_is_taken_off_the_front_and_what_is_left_are_the_whole(bytes: Vec<u8>, size: prop::sample::Index) {
+            let size = size.index(bytes.len() + 1);
+            let mut left = BytesMut::from(&bytes[..]);
+            let front = take_front(&mut left, size);
+            prop_assert_eq!((&front[..], &left[..]), bytes.split_at(size));
+        }
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::Plan;
 use crate::compile::home;
 use crate::growth::Curve;
-use crate::scenario::{IDLE, Measured, Scenario};
+use crate::scenario::{Decides, IDLE, Measured, Scenario};
 use crate::statistics::Summary;
 use crate::{machine, svg};
 
@@ -24,7 +24,7 @@ pub(crate) fn table(scenario: &Scenario, results: &[Measured]) -> String {
     );
     for measured in results {
         let of = |value: fn(&crate::process::Outcome) -> f64| Summary::of(measured.rounds.iter().map(value)).median;
-        let ratio = ratio(&results[0], measured);
+        let ratio = ratio(scenario.decides, &results[0], measured);
         let lost: f64 = measured.rounds.iter().map(|round| round.lost).sum();
         let calls = measured.calls.map_or("–".to_owned(), |calls| format!("{calls:.2}"));
         let _ = writeln!(
@@ -45,9 +45,9 @@ pub(crate) fn table(scenario: &Scenario, results: &[Measured]) -> String {
 }
 
 /// Each round against the reference in the same round.
-fn ratio(reference: &Measured, measured: &Measured) -> Summary {
+fn ratio(decides: Decides, reference: &Measured, measured: &Measured) -> Summary {
     let pairs = measured.rounds.iter().zip(&reference.rounds);
-    Summary::of(pairs.map(|(ours, theirs)| (ours.cpu_ns / ours.messages) / (theirs.cpu_ns / theirs.messages)))
+    Summary::of(pairs.map(|(ours, theirs)| decides.cost(ours) / decides.cost(theirs)))
 }
 
 pub(crate) fn idle(rows: &[(&str, u64)]) -> String {
@@ -157,7 +157,7 @@ mod tests {
             calls: None,
         };
         // The machine was three times as slow in the second round, for both.
-        let ratio = ratio(&measured(&[10.0, 30.0, 10.0]), &measured(&[11.0, 33.0, 11.0]));
+        let ratio = ratio(Decides::Processor, &measured(&[10.0, 30.0, 10.0]), &measured(&[11.0, 33.0, 11.0]));
         assert!((ratio.median - 1.1).abs() < 1e-9 && (ratio.quartiles.1 - 1.1).abs() < 1e-9, "{ratio:?}");
     }
 

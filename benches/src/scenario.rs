@@ -15,11 +15,31 @@ pub(crate) struct Scenario {
     pub(crate) title: &'static str,
     /// What is counted: messages, or connections.
     pub(crate) unit: &'static str,
-    /// What greetd is to reach: at most so many times the reference's processor time, and so many calls.
+    /// What decides.
+    pub(crate) decides: Decides,
+    /// What greetd is to reach: at most so many times the reference's, and so many calls.
     pub(crate) goal: &'static str,
     client: Line,
     /// The reference comes first.
     servers: Vec<(&'static str, Line)>,
+}
+
+/// By what a server is held against the first one in its table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Decides {
+    /// The processor time of the server for each unit.
+    Processor,
+    /// How long half of the answers take at most.
+    Latency,
+}
+
+impl Decides {
+    pub(crate) fn cost(self, outcome: &Outcome) -> f64 {
+        match self {
+            Decides::Processor => outcome.cpu_ns / outcome.messages,
+            Decides::Latency => outcome.p50_us,
+        }
+    }
 }
 
 /// One server's measurements, a round each.
@@ -63,6 +83,7 @@ pub(crate) fn all(programs: &Programs) -> Vec<Scenario> {
             name: "ping-pong",
             title: "TCP ping-pong, 64 connections",
             unit: "message",
+            decides: Decides::Processor,
             goal: "≤ 1.00, ≤ 2.06 system calls",
             client: talk(&["talk", "PORT", "64", "1", "raw"]),
             servers: tcp("raw", "tcp://127.0.0.1:0"),
@@ -71,6 +92,7 @@ pub(crate) fn all(programs: &Programs) -> Vec<Scenario> {
             name: "pipelined",
             title: "TCP pipelined, 16 connections × 16 lines in flight",
             unit: "message",
+            decides: Decides::Processor,
             goal: "≤ 1.02, ≤ 0.14 system calls",
             client: talk(&["talk", "PORT", "16", "16", "lines"]),
             servers: tcp("lines", "tcp://127.0.0.1:0?framing=lines"),
@@ -79,14 +101,29 @@ pub(crate) fn all(programs: &Programs) -> Vec<Scenario> {
             name: "greet",
             title: "TCP connect, greet, close, 16 at once",
             unit: "connection",
+            decides: Decides::Processor,
             goal: "≤ 1.05, ≤ 8 system calls",
             client: talk(&["greet", "PORT", "16"]),
             servers: tcp("raw", "tcp://127.0.0.1:0"),
         },
         Scenario {
+            name: "latency",
+            title: "TCP latency, one connection, ×: of the p50",
+            unit: "message",
+            decides: Decides::Latency,
+            goal: "≤ 0.40 with `--busy-poll`",
+            client: talk(&["talk", "PORT", "1", "1", "raw"]),
+            servers: vec![
+                ("C epoll", c("tcp", "raw")),
+                ("greetd", greetd(programs, "tcp://127.0.0.1:0", &[])),
+                ("greetd --busy-poll 1ms", greetd(programs, "tcp://127.0.0.1:0", &["--busy-poll", "1ms"])),
+            ],
+        },
+        Scenario {
             name: "udp",
             title: "UDP, 16 sockets × 32 in flight, ordinary client",
             unit: "message",
+            decides: Decides::Processor,
             goal: "≤ 0.70, none lost",
             client: ask(&["sockets", "PORT", "16", "32", "single"]),
             servers: udp(),
@@ -95,6 +132,7 @@ pub(crate) fn all(programs: &Programs) -> Vec<Scenario> {
             name: "udp-gso",
             title: "UDP, 16 sockets × 32 in flight, client sending with GSO",
             unit: "message",
+            decides: Decides::Processor,
             goal: "≤ 0.17",
             client: ask(&["sockets", "PORT", "16", "32", "gso"]),
             servers: udp(),
@@ -103,6 +141,7 @@ pub(crate) fn all(programs: &Programs) -> Vec<Scenario> {
             name: "peers",
             title: "UDP, 1,000 peers, 512 requests in flight over all of them",
             unit: "message",
+            decides: Decides::Processor,
             goal: "≤ 1.15",
             client: ask(&["peers", "PORT", "1000", "512"]),
             servers: vec![
