@@ -84,7 +84,11 @@ impl Inbound {
     fn poll_wire(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         let mut wire = wire.lock();
         wire.count_received(std::mem::take(&mut self.received));
-        wire.poll_recv(cx, self.input.as_mut(), &mut self.peer)
+        let polled = wire.poll_recv(cx, self.input.as_mut(), &mut self.peer);
+        if let (Poll::Ready(Err(_)), Some(input)) = (&polled, &mut self.input) {
+            input.clear();
+        }
+        polled
     }
 
     /// Nothing more is made of bytes that broke the framing.

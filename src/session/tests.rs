@@ -91,6 +91,9 @@ struct Lines;
 
 impl Framing for Lines {
     fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError> {
+        if input.starts_with(b"!") {
+            return Err(FramingError::Malformed { framing: "lines", reason: "it begins with a mark" });
+        }
         let Some(end) = input[*searched..].iter().position(|byte| *byte == b'\n') else {
             *searched = input.len();
             return Ok(None);
@@ -152,6 +155,20 @@ fn a_message_in_pieces_is_whole_when_it_arrives() {
     let mut session = session(Scripted::default().brings(&[b"He", b"llo\nwor", b"ld\n"]), Lines);
     assert_eq!(now(session.recv()).unwrap().unwrap(), "Hello");
     assert_eq!(now(session.recv()).unwrap().unwrap(), "world");
+}
+
+#[test]
+fn nothing_more_is_received_once_the_framing_was_broken() {
+    // At the beginning of what one read brought, behind a message, and in a read after it.
+    for chunks in [&[&b"!\nb\n"[..]][..], &[b"a\n!\nb\n"], &[b"a\n", b"!\nb\n"], &[b"a\n!", b"b\n"]] {
+        let mut session = session(Scripted::default().brings(chunks), Lines);
+        while let Ok(message) = now(session.recv()) {
+            assert_eq!(message.unwrap(), "a");
+        }
+        assert_eq!(now(session.recv()).unwrap(), None, "{chunks:?}");
+        assert_eq!(now(session.recv()).unwrap(), None, "{chunks:?}");
+        assert_eq!(session.totals().messages_in, u64::from(chunks[0].starts_with(b"a")));
+    }
 }
 
 #[test]
