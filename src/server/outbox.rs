@@ -4,7 +4,9 @@
 //! segmentation offload, udp(7)). Answers to one peer keep their order; between peers the order does not matter.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
@@ -18,8 +20,8 @@ use crate::transport::{DatagramSocket, Transmit};
 const LARGEST_SEGMENT: usize = 1_232;
 /// The most bytes in one group: a UDP datagram's own limit holds for the whole.
 const LARGEST_GROUP: usize = 65_507;
-/// How many groups are searched for one that an answer can join: the peers of one receive batch.
-const SEARCHED_GROUPS: usize = 64;
+/// How many places there are to remember the newest groups in: more than one receive batch has peers.
+const NEWEST_GROUPS: usize = 256;
 /// What a group costs beside its bytes, so that many small ones fill the outbox too.
 const GROUP_COST: usize = 64;
 const SPARE_BUFFERS: usize = 32;
@@ -27,6 +29,11 @@ const SPARE_BUFFERS: usize = 32;
 /// Answers that wait to be sent.
 pub(super) struct Outbox {
     groups: VecDeque<Group>,
+    /// How many groups have left: the number of the first one that waits.
+    gone: u64,
+    /// The numbers of the newest groups, each in the place of its peer. Peers may share a place: then one of them begins a
+    /// new group where it could have joined one, which costs a system call and changes no order.
+    newest: Box<[u64; NEWEST_GROUPS]>,
     max_segments: usize,
     bytes: usize,
     spare: Vec<BytesMut>,
@@ -53,23 +60,35 @@ pub(super) struct Unsent {
 
 impl Outbox {
     pub(super) fn new(max_segments: usize) -> Self {
-        Outbox { groups: VecDeque::new(), max_segments, bytes: 0, spare: Vec::new(), waiting: Vec::new() }
+        Outbox {
+            groups: VecDeque::new(),
+            gone: 0,
+            newest: Box::new([0; NEWEST_GROUPS]),
+            max_segments,
+            bytes: 0,
+            spare: Vec::new(),
+            waiting: Vec::new(),
+        }
     }
 
     /// Takes one datagram, given in parts.
     pub(super) fn push(&mut self, parts: &[&[u8]], remote: &Address, local: &Address) {
         let size = framing::length(parts);
         self.bytes += size;
+        let place = place(remote);
         if self.max_segments > 1 && (1..=LARGEST_SEGMENT).contains(&size) {
-            let newest = self.groups.iter_mut().rev().take(SEARCHED_GROUPS);
             // Only the newest group of a peer may grow, or its answers would change their order.
-            if let Some(group) = newest.into_iter().find(|group| group.remote == *remote && group.local == *local)
+            let newest = self.newest[place].checked_sub(self.gone).and_then(|ahead| usize::try_from(ahead).ok());
+            if let Some(group) = newest.and_then(|index| self.groups.get_mut(index))
                 && group.takes(size, self.max_segments)
+                && group.remote == *remote
+                && group.local == *local
             {
                 group.append(parts, size);
                 return;
             }
         }
+        self.newest[place] = self.gone + self.groups.len() as u64;
         let mut group = Group {
             remote: remote.clone(),
             local: local.clone(),
@@ -120,6 +139,7 @@ impl Outbox {
 
     fn recycle(&mut self) {
         if let Some(mut done) = self.groups.pop_front() {
+            self.gone += 1;
             done.payload.clear();
             if self.spare.len() < SPARE_BUFFERS {
                 self.spare.push(done.payload);
@@ -155,6 +175,20 @@ impl Group {
         self.count += 1;
         self.open &= size == self.segment;
     }
+}
+
+/// Where a peer's newest group is remembered.
+fn place(peer: &Address) -> usize {
+    let number = match peer.ip() {
+        Some(SocketAddr::V4(address)) => u64::from(address.port()) ^ u64::from(address.ip().to_bits()),
+        Some(SocketAddr::V6(address)) => u64::from(address.port()) ^ address.ip().to_bits() as u64,
+        None => {
+            let mut hasher = DefaultHasher::new();
+            peer.hash(&mut hasher);
+            hasher.finish()
+        }
+    };
+    number as usize % NEWEST_GROUPS
 }
 
 #[cfg(test)]
