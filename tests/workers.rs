@@ -67,20 +67,34 @@ fn however_many_workers_there_are_the_port_is_held_by_one_socket() {
     assert_eq!((second.code, second.verdict()), (15, "in-use"), "{}", second.stderr);
 }
 
+/// How many connections wait to be accepted at that port (proc(5), net/tcp: what a listening socket has received).
+fn waiting_at(address: SocketAddr) -> u32 {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", address.port());
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let queues = rows.filter(|row| row[1].ends_with(&port) && row[3] == "0A").map(|row| row[4]).next().unwrap();
+    u32::from_str_radix(queues.split_once(':').unwrap().1, 16).unwrap()
+}
+
 #[test]
 fn a_shutdown_of_several_workers_loses_nobody_who_had_connected() {
     let (daemon, address) = Daemon::serving(&["--bind", "127.0.0.1:0", "--workers", "2"]);
-    // Some are greeted already, others may still wait to be accepted.
-    let mut clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut clients: Vec<_> = (0..10).map(|_| greeted(address)).collect();
+    // The others come while it does not run, and wait to be accepted.
+    daemon.signal(Signal::SIGSTOP);
+    clients.extend((0..40).map(|_| TcpStream::connect(address).unwrap()));
     for client in &mut clients {
         client.write_all(b"Genji").unwrap();
     }
+    until("all of them wait", || waiting_at(address) == 40);
     daemon.signal(Signal::SIGTERM);
-    for mut client in clients {
+    daemon.signal(Signal::SIGCONT);
+    for (index, mut client) in clients.into_iter().enumerate() {
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut all = String::new();
-        client.read_to_string(&mut all).unwrap();
-        assert_eq!(all, "welcomeHello Genji");
+        let read = client.read_to_string(&mut all);
+        assert!(read.is_ok(), "client {index}: {read:?} after {all:?}");
+        assert_eq!(all, if index < 10 { "Hello Genji" } else { "welcomeHello Genji" });
     }
     assert_eq!(daemon.stop().code, 0);
 }

@@ -43,7 +43,11 @@ pub(super) async fn run(listening: Arc<Listening>, acceptor: Box<dyn Acceptor>) 
     let mut acceptor = Some(acceptor);
     while let Some(mut current) = acceptor.take() {
         match accepting.accept_all(&mut *current).await {
-            Stop::Draining => accepting.take_backlog(&mut *current),
+            Stop::Draining => {
+                // The reactor has a turn first: whoever tells to drain may be quicker than the news of who has come.
+                tokio::task::yield_now().await;
+                accepting.take_backlog(&mut *current);
+            }
             Stop::Ended => {}
             Stop::Broken(error) => {
                 drop(current);
