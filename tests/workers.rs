@@ -8,10 +8,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use command::{Daemon, greetd, until};
+use greetd::session::Session;
+use greetd::{Registry, Server, handler_fn};
 use nix::sys::signal::Signal;
+use tokio::runtime::Builder;
 
 /// A connection that was greeted, so that a worker has it.
 fn greeted(address: SocketAddr) -> TcpStream {
@@ -58,6 +62,37 @@ fn connections_are_spread_evenly_and_each_stays_with_its_worker() {
         assert_eq!(&answer, b"Hello Genji");
     }
     assert_eq!(sessions(), spread, "none has moved");
+}
+
+/// Each holds its thread until the other one is held too: on one thread neither would ever be answered.
+#[test]
+fn two_workers_work_at_the_same_time() {
+    let runtimes: Vec<_> =
+        (0..2).map(|_| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()).collect();
+    let both = Arc::new(Barrier::new(2));
+    let meet = handler_fn(move |session: &mut Session| {
+        let both = both.clone();
+        Box::pin(async move {
+            session.send(b"welcome").await?;
+            let message = session.recv().await?.unwrap_or_default();
+            both.wait();
+            session.send(&message).await
+        })
+    });
+    let service =
+        Registry::builtin().service_of(&"tcp://127.0.0.1:0".parse().unwrap(), "meet", Arc::new(meet)).unwrap();
+    let handles = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
+    let bound = runtimes[0].block_on(Server::new().workers(handles).serve(service).bind()).unwrap();
+    let address = bound.listeners()[0].address.ip().unwrap();
+    let _context = runtimes[0].enter();
+    let _running = bound.start();
+    let mut clients = [greeted(address), greeted(address)];
+    for client in &mut clients {
+        client.write_all(b"now").unwrap();
+    }
+    for client in &mut clients {
+        client.read_exact(&mut [0; 3]).unwrap();
+    }
 }
 
 #[test]
