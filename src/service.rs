@@ -86,10 +86,20 @@ impl Dialler {
         &self.route
     }
 
+    /// What cuts bytes into messages; none where the transport carries messages.
+    pub fn framing(&self) -> Option<&Arc<dyn Framing>> {
+        self.framing.as_ref()
+    }
+
     /// Calls, opens each layer, and puts the framing in front.
     pub async fn dial(&self) -> Result<Session, DialError> {
+        let opened = self.open().await?;
+        Session::new(opened, self.framing.clone()).map_err(|source| self.failed(source))
+    }
+
+    /// Calls, and opens each layer: for who does the framing.
+    pub async fn open(&self) -> Result<Opened, DialError> {
         let dialled = self.transport.connect(&self.endpoint).await?;
-        let failed = |source| DialError::Open { endpoint: self.endpoint.brief(), source };
         let opening = async {
             let mut opened = opened(dialled, &self.route);
             for layer in &self.layers {
@@ -98,11 +108,13 @@ impl Dialler {
             Ok(opened)
         };
         let limit = self.limits.handshake_timeout;
-        let opened = tokio::time::timeout(limit, opening)
-            .await
-            .map_err(|_| DialError::Slow { endpoint: self.endpoint.brief(), limit })?
-            .map_err(failed)?;
-        Session::new(opened, self.framing.clone()).map_err(failed)
+        let opened = tokio::time::timeout(limit, opening).await;
+        let opened = opened.map_err(|_| DialError::Slow { endpoint: self.endpoint.brief(), limit })?;
+        opened.map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: Error) -> DialError {
+        DialError::Open { endpoint: self.endpoint.brief(), source }
     }
 }
 

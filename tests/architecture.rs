@@ -118,7 +118,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // What the kernel of this machine says, and the experiments on it.
     ("machine", &["address", "endpoint", "escape", "verdict"]),
     ("lab", &["address", "endpoint", "escape", "machine", "options", "random", "verdict"]),
-    ("load", &["error", "options", "service", "session", "verdict"]),
+    ("load", &["error", "escape", "framing", "link", "options", "service", "verdict"]),
     // The command line imports everything.
     ("cli", &["*"]),
 ];

@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::causes::{dial_failed, unanswered};
 use super::failure::{Failure, Outcome};
+use super::signals::Signals;
 use super::{descriptors, output, workers};
 use crate::endpoint::Endpoint;
 use crate::error::named;
@@ -17,11 +19,15 @@ use crate::load::compare::compare;
 use crate::load::message::{Expectation, Source};
 use crate::load::objective::Objective;
 use crate::load::report::Report;
-use crate::load::{self, Length, Load, Mode};
+use crate::load::{self, Length, Load, Mode, Unreached};
 use crate::options::{Period, Size};
 use crate::registry::Registry;
 use crate::service::Dialler;
 use crate::verdict::Verdict;
+
+/// How many connections and requests one process is asked for at most: all ports of sixteen addresses.
+const MOST_CONNECTIONS: usize = 1 << 20;
+const MOST_IN_FLIGHT: usize = 1 << 16;
 
 /// Put a load on an endpoint, and measure what it does
 ///
@@ -40,8 +46,9 @@ pub(super) struct Args {
     /// How many requests each connection keeps in flight
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     depth: usize,
-    /// Ask at this rate, requests a second of all connections together, whatever the server does
-    #[arg(long, value_name = "N", conflicts_with_all = ["depth", "connect", "idle"])]
+    /// Ask at this rate, requests a second of all connections together, whatever the server does; with --connect,
+    /// connect at this rate
+    #[arg(long, value_name = "N", conflicts_with_all = ["depth", "idle"])]
     rate: Option<f64>,
     /// End after so many requests
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
@@ -58,18 +65,21 @@ pub(super) struct Args {
     /// How long a reply may take
     #[arg(long, value_name = "TIME", default_value = "2s")]
     timeout: Period,
-    /// How long to wait for what the server says first
+    /// How long the first connection waits for what the server says first; where it says nothing, no other one waits
     #[arg(long, value_name = "TIME", default_value = "200ms")]
     greeting: Period,
     /// The size of a message, which holds its number
-    #[arg(short, long, value_name = "SIZE", default_value = "16", conflicts_with_all = ["message", "file"])]
+    #[arg(short, long, value_name = "SIZE", default_value = "16", conflicts_with_all = ["message", "file", "template"])]
     size: Size,
-    /// What to send; {n} becomes the message's number
-    #[arg(short, long, value_name = "TEXT")]
+    /// What to send; {n} becomes the message's number, in twenty digits
+    #[arg(short, long, value_name = "TEXT", conflicts_with_all = ["file", "template"])]
     message: Option<String>,
-    /// Send what this file holds
-    #[arg(long, value_name = "PATH", conflicts_with = "message")]
+    /// Send what this file holds, as it is
+    #[arg(long, value_name = "PATH", conflicts_with = "template")]
     file: Option<PathBuf>,
+    /// Send what this file holds; {n} becomes the message's number, in twenty digits
+    #[arg(long, value_name = "PATH")]
+    template: Option<PathBuf>,
     /// What a reply must be; {message} becomes what was sent [default: it holds what was sent]
     #[arg(short, long, value_name = "TEXT")]
     expect: Option<String>,
@@ -85,7 +95,7 @@ pub(super) struct Args {
     /// What cuts bytes into messages [default: raw, as bytes arrive]
     #[arg(short, long, value_name = "NAME")]
     framing: Option<String>,
-    /// A failure, as in `p99 > 5ms` or `failures > 0`: exit code 19; repeatable
+    /// What would be a failure, as in `p99 > 5ms`, `failures > 0` or `missing > 1%`: exit code 19; repeatable
     #[arg(long, value_name = "OBJECTIVE")]
     fail_if: Vec<Objective>,
     /// Write the distribution of latencies there, in the format of HdrHistogram's plotter
@@ -112,22 +122,62 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Outcome {
     descriptors::raise_limit();
     let runtime = workers::runtime()
         .map_err(|error| Failure::new(Verdict::Failed, format!("failed to start: {}", named(&error))))?;
+    let endpoint = dialler.endpoint().clone();
     let view = view::Progress::new(&load);
-    let report = runtime.block_on(load::run(dialler, load, |progress| view.show(progress)));
+    let patience = load.patience;
+    let report = runtime.block_on(async {
+        let mut signals = Signals::listen().map_err(|error| {
+            Failure::new(Verdict::Failed, format!("failed to listen for signals: {}", named(&error)))
+        })?;
+        let stop = async move {
+            signals.stop().await;
+            // Whoever says it twice does not want to wait for what is still to come.
+            tokio::spawn(async move {
+                signals.stop().await;
+                std::process::exit(Verdict::Failed.code().into());
+            });
+        };
+        let run = load::run(dialler, load, stop, |progress| view.show(&progress));
+        run.await.map_err(|unreached| unreachable(&unreached, &endpoint, patience))
+    });
     view.end();
     runtime.shutdown_background();
+    let report = report?;
     write_to(args.hgrm.as_deref(), || report.hgrm())?;
     write_to(args.html.as_deref(), || report.html())?;
     let verdict = verdict(&report, &args.fail_if);
     if args.json {
         let mut object = serde_json::to_value(&report).unwrap_or_default();
         object["verdict"] = verdict.as_ref().map_or(Verdict::Ok, |failure| failure.verdict).word().into();
+        if let Some(failure) = &verdict {
+            object["message"] = failure.message.clone().into();
+            object["causes"] = failure.causes.clone().into();
+        }
         output::print_json(&object)?;
     } else {
         output::print(view::result(&report))?;
     }
     // The one object that was asked for is printed already.
     verdict.map_or(Ok(()), |failure| Err(if args.json { failure.in_words() } else { failure }.into()))
+}
+
+/// The first connection was not made: the reason is told as a call tells it.
+fn unreachable(unreached: &Unreached, endpoint: &Endpoint, patience: Duration) -> Failure {
+    let failure = match unreached {
+        Unreached::Failed(error) => dial_failed(error, endpoint),
+        Unreached::Silent(_) => {
+            let what = format!("no answer from {} within {}", endpoint.brief(), Period(patience));
+            unanswered(&what, endpoint, None)
+        }
+        Unreached::Ended(error) => Failure::new(
+            Verdict::Unexpected,
+            format!(
+                "failed to converse with {}: it ended the connection before anything was asked: {error}",
+                endpoint.brief()
+            ),
+        ),
+    };
+    failure.with_fact("endpoint", endpoint.to_string())
 }
 
 fn dialler(args: &Args, registry: &Registry) -> Result<Dialler, String> {
@@ -142,24 +192,33 @@ fn dialler(args: &Args, registry: &Registry) -> Result<Dialler, String> {
 fn load_of(args: &Args, dialler: &Dialler) -> Result<Load, Failure> {
     let usage = |fault: &str| Failure::new(Verdict::Usage, fault);
     let mode = match (args.connect, args.idle, args.rate) {
-        (true, ..) => Mode::Connect,
+        (.., Some(rate)) if !(1e-6..=1e9).contains(&rate) => {
+            return Err(usage("`--rate` takes a number above 0, of requests a second"));
+        }
+        (true, _, rate) => Mode::Connect { rate, precise: true },
         (_, true, _) => Mode::Idle,
-        (.., Some(rate)) if rate > 0.0 && rate.is_finite() => Mode::Open { rate, precise: true },
-        (.., Some(_)) => return Err(usage("`--rate` takes a number above 0")),
+        (.., Some(rate)) => Mode::Open { rate, precise: true },
         (.., None) => Mode::Closed { depth: args.depth },
     };
-    if args.connections == 0 || args.depth == 0 {
-        return Err(usage("`--connections` and `--depth` take a number above 0"));
+    if !(1..=MOST_CONNECTIONS).contains(&args.connections) || !(1..=MOST_IN_FLIGHT).contains(&args.depth) {
+        return Err(usage(&format!(
+            "`--connections` takes a number from 1 to {MOST_CONNECTIONS}, `--depth` one from 1 to {MOST_IN_FLIGHT}"
+        )));
+    }
+    if args.timeout.duration() < Duration::from_millis(1) {
+        return Err(usage("`--timeout` takes a time of 1ms or more"));
     }
     let route = dialler.route();
-    if (args.depth > 1 || args.rate.is_some()) && !route.keeps_messages {
+    let overlaps = args.depth > 1 || matches!(mode, Mode::Open { .. });
+    if overlaps && !route.keeps_messages {
         return Err(usage("without a framing the end of a reply is nowhere to be seen, so only one can be in flight")
             .with_remedies(["say how the server frames its messages, for example --framing lines".to_owned()]));
     }
-    let source = match (&args.message, &args.file) {
-        (Some(text), _) => Source::text(text),
-        (None, Some(path)) => Source::Fixed(Bytes::from(read(path)?)),
-        (None, None) => Source::Numbered(args.size.bytes()),
+    let source = match (&args.message, &args.file, &args.template) {
+        (Some(text), ..) => Source::template(text.as_bytes()),
+        (_, Some(path), _) => Source::Fixed(Bytes::from(read(path)?)),
+        (.., Some(path)) => Source::template(&read(path)?),
+        (None, None, None) => Source::Numbered(args.size.bytes()),
     };
     let expectation = match &args.expect {
         _ if args.no_check => Expectation::Anything,
@@ -181,16 +240,28 @@ fn load_of(args: &Args, dialler: &Dialler) -> Result<Load, Failure> {
     })
 }
 
-/// What the objectives say; without any, whether there was a reply at all.
+/// What the objectives say; without any, whether it came to anything at all.
 fn verdict(report: &Report, objectives: &[Objective]) -> Option<Failure> {
     let missed: Vec<String> = objectives.iter().filter_map(|objective| objective.missed(report)).collect();
     if !missed.is_empty() {
         return Some(Failure::new(Verdict::Missed, "an objective was not met").with_causes(missed));
     }
-    let nothing = report.counts.answered == 0 && report.connecting.count == 0;
+    let counts = &report.counts;
+    let did_nothing = counts.sent + counts.unsent == 0;
+    if counts.answered > 0 || did_nothing && report.open_at_end > 0 {
+        return None;
+    }
+    let reasons = report.reasons.iter().map(|(word, reason)| format!("{word}: {reason}"));
     let worst = report.errors.iter().max_by_key(|(_, count)| **count).map(|(word, _)| word.as_str());
-    let verdict = Verdict::ALL.into_iter().find(|verdict| Some(verdict.word()) == worst).unwrap_or(Verdict::Timeout);
-    nothing.then(|| Failure::new(verdict, format!("nothing at {} answered", report.settings.endpoint)))
+    let worst = Verdict::ALL.into_iter().find(|verdict| Some(verdict.word()) == worst);
+    let endpoint = &report.settings.endpoint;
+    let failure = match worst {
+        _ if counts.wrong > 0 => Failure::new(Verdict::Unexpected, format!("no reply of {endpoint} was right"))
+            .with_remedies(["say what is right with --expect, or take anything with --no-check".to_owned()]),
+        None if did_nothing && report.errors.is_empty() && report.connecting.count > 0 => return None,
+        worst => Failure::new(worst.unwrap_or(Verdict::Timeout), format!("nothing at {endpoint} answered")),
+    };
+    Some(failure.with_causes(reasons))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

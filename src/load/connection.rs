@@ -1,89 +1,194 @@
-//! One connection of a load, or one socket: it connects, asks, and hears.
+//! One connection of a load, or one socket: it is opened, used, and opened again where it fails.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
 
-use super::flight::{Flight, Reply};
-use super::message::Source;
-use super::tally::{Tally, nanoseconds};
-use super::{Mode, Shared};
+use super::clock::{Moment, nanoseconds};
+use super::line::Line;
+use super::pace::Schedule;
+use super::talk::Talk;
+use super::{Greeting, Mode, Shared};
 use crate::error::Error;
 use crate::service::DialError;
-use crate::session::Session;
 use crate::verdict::Verdict;
 
 /// How long a connection that failed waits before it is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// How many requests an open load may have in flight on one connection. What is due then waits, and its latency runs.
-const DEEPEST: usize = 4096;
-/// Timers are no finer than this.
-const TICK: Duration = Duration::from_millis(1);
 
-/// Until the load stops.
-pub(super) async fn run(shared: Arc<Shared>, index: usize) {
+/// What ended a connection, or kept it from being made.
+pub(super) struct Broken {
+    pub(super) verdict: Verdict,
+    /// In words.
+    pub(super) what: String,
+    /// Whether it had been of use before.
+    pub(super) was_useful: bool,
+}
+
+impl Broken {
+    pub(super) fn new(verdict: Verdict, what: impl Into<String>) -> Self {
+        Broken { verdict, what: what.into(), was_useful: false }
+    }
+}
+
+/// Why the first connection was not made.
+#[derive(Debug)]
+pub enum Unreached {
+    /// The call failed.
+    Failed(DialError),
+    /// There was no answer for as long as one was waited for.
+    Silent(Duration),
+    /// It ended before anything was asked.
+    Ended(Error),
+}
+
+/// A connection that is open, and when it was begun and had been opened.
+pub(super) struct Opening {
+    line: Line,
+    begun: Moment,
+    opened: Moment,
+}
+
+/// Connects, and hears what the server says first.
+pub(super) async fn open(shared: &Shared, begun: Moment) -> Result<Opening, Unreached> {
+    let patience = shared.load.patience;
+    let attempt = async {
+        let opened = shared.dialler.open().await.map_err(Unreached::Failed)?;
+        let connected = opened.peer.connected();
+        let line = Line::new(opened.link, shared.dialler.framing(), shared.load.source.pattern());
+        let mut line = line.map_err(|error| Unreached::Ended(error.into()))?;
+        if !connected {
+            return Ok((line, shared.clock.now()));
+        }
+        let before = shared.clock.now();
+        let wait = match shared.greeting() {
+            // A greeting that is known to come has as long as a reply.
+            Greeting::Said => patience,
+            Greeting::Unknown => shared.load.greeting,
+            Greeting::None => return Ok((line, before)),
+        };
+        match timeout(wait, next(shared, &mut line)).await {
+            Ok(Ok(Some(_))) => {
+                shared.learn(Greeting::Said);
+                Ok((line, shared.clock.now()))
+            }
+            Ok(Ok(None)) => Err(Unreached::Ended(Error::Closed)),
+            Ok(Err(error)) => Err(Unreached::Ended(error)),
+            Err(_) if shared.greeting() == Greeting::Said => Err(Unreached::Silent(wait)),
+            Err(_) => {
+                shared.learn(Greeting::None);
+                // That nothing was said took no time of the server's.
+                Ok((line, before))
+            }
+        }
+    };
+    let (line, opened) = timeout(patience, attempt).await.map_err(|_| Unreached::Silent(patience))??;
+    Ok(Opening { line, begun, opened })
+}
+
+/// Keeps connection number `index` busy until the load stops; the first time with what was opened already.
+pub(super) async fn run(shared: Arc<Shared>, index: usize, mut opening: Option<Opening>) {
     let load = &shared.load;
-    let share = load.ramp.mul_f64(super::ratio(index as u64, load.connections as u64));
-    sleep(share).await;
+    if opening.is_none() {
+        sleep(load.ramp.mul_f64(super::ratio(index as u64, load.connections as u64))).await;
+    }
+    let mut schedule = match load.mode {
+        Mode::Open { rate, .. } | Mode::Connect { rate: Some(rate), .. } => {
+            let mut schedule = Schedule::new(rate, load.connections, index, shared.begin);
+            schedule.skip_to(shared.clock.now());
+            Some(schedule)
+        }
+        _ => None,
+    };
     while !shared.stops() {
-        match once(&shared, index).await {
+        match once(&shared, index, opening.take(), schedule.as_mut()).await {
             Ok(Ended::Stopped) => return,
             Ok(Ended::Again) => {}
-            Err(verdict) => {
-                shared.tally().failed(verdict);
-                sleep(RETRY_PAUSE).await;
+            Err(broken) => {
+                shared.desk().tally.failed(broken.verdict, || broken.what);
+                if !broken.was_useful {
+                    sleep(RETRY_PAUSE).await;
+                }
             }
         }
     }
 }
 
 /// Why a connection is over.
-enum Ended {
+pub(super) enum Ended {
     Stopped,
     Again,
 }
 
-async fn once(shared: &Arc<Shared>, index: usize) -> Result<Ended, Verdict> {
-    let begun = Instant::now();
-    if shared.load.mode == Mode::Connect && !shared.may_ask(begun, shared.tally().begin) {
+async fn once(
+    shared: &Arc<Shared>,
+    index: usize,
+    opening: Option<Opening>,
+    mut schedule: Option<&mut Schedule>,
+) -> Result<Ended, Broken> {
+    let mode = shared.load.mode;
+    let mut begun = opening.as_ref().map_or_else(|| shared.clock.now(), |opening| opening.begun);
+    if let (Mode::Connect { .. }, Some(schedule)) = (mode, &mut schedule) {
+        schedule.skip_to(begun.saturating_sub(nanoseconds(shared.load.patience)));
+        begun = wait_until_due(shared, index, schedule.due()).await;
+    }
+    if matches!(mode, Mode::Connect { .. }) && !shared.desk().may_connect(begun) {
         return Ok(Ended::Stopped);
     }
-    let mut session = shared.dialler.dial().await.map_err(|error| verdict_of_dial(&error))?;
-    let connected = session.peer().connected();
-    if connected {
-        // Whether there is one depends on the service.
-        if let Ok(heard) = timeout(shared.load.greeting, session.recv()).await {
-            heard.map_err(|error| verdict_of(&error))?.ok_or(Verdict::Failed)?;
+    let opening = match opening {
+        Some(opening) => opening,
+        None => open(shared, begun).await.map_err(|unreached| broken_by(&unreached))?,
+    };
+    {
+        let tally = &mut shared.desk().tally;
+        tally.connecting.saturating_record(opening.opened.saturating_sub(begun).max(1));
+        if let Mode::Connect { .. } = mode {
+            tally.sent(begun, begun, 1, 0);
+            tally.answered(begun, opening.opened.max(begun), 1, 0);
         }
     }
-    let now = Instant::now();
-    let in_time = {
-        let mut tally = shared.tally();
-        tally.connecting.saturating_record(nanoseconds(now - begun));
-        tally.measures(begun)
-    };
     let _open = Open::count(shared);
-    match shared.load.mode {
-        Mode::Connect => {
-            let mut tally = shared.tally();
-            tally.sent(begun, begun, 0);
-            tally.answered(begun, now, 0);
-            drop(tally);
-            drop(session);
-            Ok(if in_time || now < shared.tally().end { Ended::Again } else { Ended::Stopped })
+    match mode {
+        Mode::Connect { .. } => {
+            if let Some(schedule) = schedule {
+                schedule.advance();
+            }
+            Ok(Ended::Again)
         }
-        Mode::Idle => match session.recv().await {
-            Ok(Some(_)) => Err(Verdict::Unexpected),
-            Ok(None) => Err(Verdict::Failed),
-            Err(error) => Err(verdict_of(&error)),
-        },
-        Mode::Closed { .. } | Mode::Open { .. } => Talk::new(shared, session, index).run().await,
+        Mode::Idle => hold(shared, opening.line).await,
+        Mode::Closed { .. } | Mode::Open { .. } => Talk::new(shared, opening.line, index, schedule).run().await,
+    }
+}
+
+async fn wait_until_due(shared: &Shared, index: usize, due: Moment) -> Moment {
+    poll_fn(|cx| {
+        if shared.clock.now() >= due {
+            return Poll::Ready(due);
+        }
+        shared.alarm.set(index, due, cx);
+        Poll::Pending
+    })
+    .await
+}
+
+async fn next(shared: &Shared, line: &mut Line) -> crate::error::Result<Option<Bytes>> {
+    poll_fn(|cx| line.poll_next(cx, &mut shared.desk().scratch)).await
+}
+
+/// Waits for the end; what is said meanwhile was not asked for.
+async fn hold(shared: &Shared, mut line: Line) -> Result<Ended, Broken> {
+    loop {
+        match next(shared, &mut line).await {
+            Ok(Some(_)) => shared.desk().tally.counts.unasked += 1,
+            Ok(None) => return Err(Broken::new(Verdict::Failed, "the server ended the connection")),
+            Err(error) => return Err(broken_link(&error)),
+        }
     }
 }
 
@@ -103,236 +208,28 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Requests and replies on one session.
-struct Talk<'a> {
-    shared: &'a Shared,
-    session: Session,
-    flight: Flight,
-    begin: Instant,
-    /// Whether replies come in the order of their requests, and none is lost.
-    ordered: bool,
-    /// Whether a reply may come in pieces: a stream without a framing.
-    in_pieces: bool,
-    pieces: Vec<u8>,
-    pace: Pace,
-    timer: Pin<Box<Sleep>>,
-    message: Vec<u8>,
-}
-
-enum Pace {
-    Closed { depth: usize },
-    Open { next: Instant, interval: Duration, precise: bool },
-}
-
-impl<'a> Talk<'a> {
-    fn new(shared: &'a Shared, session: Session, index: usize) -> Self {
-        let now = Instant::now();
-        let pace = match shared.load.mode {
-            Mode::Open { rate, precise } => {
-                let connections = super::ratio(shared.load.connections as u64, 1);
-                let interval = Duration::from_secs_f64(connections / rate);
-                // Connections take turns.
-                let turn = interval.mul_f64(super::ratio(index as u64, shared.load.connections as u64));
-                Pace::Open { next: now + turn, interval, precise }
-            }
-            Mode::Closed { depth } => Pace::Closed { depth },
-            Mode::Connect | Mode::Idle => Pace::Closed { depth: 0 },
-        };
-        let route = shared.dialler.route();
-        let ordered = route.capabilities.ordered && route.capabilities.reliable;
-        Talk {
-            shared,
-            flight: Flight::default(),
-            begin: shared.tally().begin,
-            ordered: ordered || matches!(shared.load.source, Source::Fixed(_)),
-            in_pieces: session.peer().connected() && !route.keeps_messages,
-            pieces: Vec::new(),
-            pace,
-            timer: Box::pin(sleep_until(now)),
-            message: Vec::new(),
-            session,
-        }
-    }
-
-    async fn run(mut self) -> Result<Ended, Verdict> {
-        poll_fn(|cx| self.poll(cx)).await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ended, Verdict>> {
-        let shared = self.shared;
-        loop {
-            let mut tally = shared.tally();
-            // What one read brings came at the same time.
-            let mut came = None;
-            while let Poll::Ready(received) = self.session.poll_recv(cx) {
-                match received.map_err(|error| verdict_of(&error)) {
-                    Ok(Some(reply)) => self.hear(&reply, *came.get_or_insert_with(Instant::now), &mut tally),
-                    Ok(None) if shared.stops() => return Poll::Ready(Ok(Ended::Stopped)),
-                    Ok(None) => return Poll::Ready(Err(Verdict::Failed)),
-                    Err(verdict) => return Poll::Ready(Err(verdict)),
-                }
-            }
-            let now = came.unwrap_or_else(Instant::now);
-            let mut lost = 0;
-            self.flight.give_up(shared.load.patience, now, |due| {
-                lost += 1;
-                tally.missing(due);
-            });
-            if lost > 0 && self.session.peer().connected() {
-                return Poll::Ready(Err(Verdict::Timeout));
-            }
-            let asked = match self.ask_all(cx, now, &mut tally) {
-                Ok(asked) => asked,
-                Err(verdict) => return Poll::Ready(Err(verdict)),
-            };
-            if matches!(asked, Asked::Enough) && self.flight.waiting() == 0 {
-                return Poll::Ready(Ok(Ended::Stopped));
-            }
-            if let Poll::Ready(Err(error)) = std::pin::pin!(self.session.flush()).poll(cx) {
-                return Poll::Ready(Err(verdict_of(&error)));
-            }
-            drop(tally);
-            if self.wait(cx, now, &asked).is_pending() {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Sends whatever is due.
-    fn ask_all(&mut self, cx: &mut Context<'_>, now: Instant, tally: &mut Tally) -> Result<Asked, Verdict> {
-        loop {
-            let due = match &self.pace {
-                _ if self.shared.stops() => return Ok(Asked::Enough),
-                Pace::Closed { depth } if self.flight.waiting() >= *depth => return Ok(Asked::All),
-                Pace::Closed { .. } => now,
-                Pace::Open { next, .. } if *next > now => return Ok(Asked::Until(*next)),
-                Pace::Open { .. } if self.flight.waiting() >= DEEPEST => return Ok(Asked::All),
-                Pace::Open { next, .. } => *next,
-            };
-            if due >= tally.end || !self.shared.may_ask(due, self.begin) {
-                return Ok(Asked::Enough);
-            }
-            let source = &self.shared.load.source;
-            source.write(self.flight.next() % source.distinct(), &mut self.message);
-            match self.session.poll_send(cx, &[&self.message]) {
-                Poll::Pending => {
-                    self.give_back(due);
-                    return Ok(Asked::All);
-                }
-                Poll::Ready(Err(error)) => return Err(verdict_of(&error)),
-                Poll::Ready(Ok(())) => {}
-            }
-            self.flight.sent(due);
-            tally.sent(due, now, self.message.len());
-            if let Pace::Open { next, interval, .. } = &mut self.pace {
-                *next += *interval;
-            }
-        }
-    }
-
-    fn give_back(&self, due: Instant) {
-        if due >= self.begin {
-            self.shared.budget.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn hear(&mut self, reply: &[u8], now: Instant, tally: &mut Tally) {
-        let load = &self.shared.load;
-        let whole;
-        let reply = if self.pieces.is_empty() {
-            reply
-        } else {
-            self.pieces.extend_from_slice(reply);
-            whole = std::mem::take(&mut self.pieces);
-            &whole
-        };
-        let number = if self.ordered {
-            self.flight.oldest()
-        } else {
-            let modulus = load.source.distinct();
-            let oldest = self.flight.oldest().unwrap_or(self.flight.next());
-            // Numbers that begin anew mean the request that is nearest.
-            load.source.number_in(reply).map(|said| {
-                if modulus == u64::MAX {
-                    said
-                } else {
-                    let behind = (said + modulus - oldest % modulus) % modulus;
-                    if behind > modulus / 2 && oldest + behind >= modulus {
-                        oldest + behind - modulus
-                    } else {
-                        oldest + behind
-                    }
-                }
-            })
-        };
-        let Some(number) = number else {
-            tally.counts.unasked += 1;
-            return;
-        };
-        load.source.write(number % load.source.distinct(), &mut self.message);
-        let is_right = load.expectation.is_met(reply, &self.message);
-        if !is_right && self.in_pieces && load.expectation.may_follow(reply, &self.message) {
-            self.pieces = reply.to_vec();
-            return;
-        }
-        match self.flight.answered(number) {
-            Reply::Answer { due, .. } if !is_right => tally.wrong(due),
-            Reply::Answer { due, reordered } => {
-                tally.counts.reordered += u64::from(reordered);
-                tally.answered(due, now, reply.len());
-            }
-            Reply::Late { .. } => tally.counts.late += 1,
-            Reply::Duplicate => tally.counts.duplicates += 1,
-            Reply::Unasked => tally.counts.unasked += 1,
-        }
-    }
-
-    /// Until the next request is due, or the oldest is given up.
-    fn wait(&mut self, cx: &mut Context<'_>, now: Instant, asked: &Asked) -> Poll<()> {
-        let next = match asked {
-            Asked::Until(next) => *next,
-            Asked::All | Asked::Enough => now + self.shared.load.patience,
-        };
-        if let Pace::Open { precise: true, .. } = self.pace
-            && next - now < 2 * TICK
-        {
-            // The others have their turn first.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let at = next.min(now + self.shared.load.patience / 4);
-        // A timer that fires sooner looks again; so it is not touched for each reply.
-        if self.timer.deadline() > at || self.timer.is_elapsed() {
-            let early = if matches!(self.pace, Pace::Open { precise: true, .. }) { TICK } else { Duration::ZERO };
-            self.timer.as_mut().reset(at.checked_sub(early).unwrap_or(at));
-        }
-        self.timer.as_mut().poll(cx)
-    }
-}
-
-/// What became of the requests that are due.
-enum Asked {
-    /// As many as may be in flight are.
-    All,
-    /// The next is due then.
-    Until(Instant),
-    /// No more is to be asked.
-    Enough,
-}
-
-fn verdict_of(error: &Error) -> Verdict {
-    match error {
+pub(super) fn broken_link(error: &Error) -> Broken {
+    let verdict = match error {
         Error::Link(error) => of_link(error),
         Error::Framing(_) | Error::TooLong { .. } => Verdict::Unexpected,
         _ => Verdict::Failed,
-    }
+    };
+    Broken::new(verdict, error.to_string())
 }
 
-fn verdict_of_dial(error: &DialError) -> Verdict {
-    match error {
-        DialError::Connect(error) => error.decisive().map_or(Verdict::Failed, of_link),
-        DialError::Slow { .. } => Verdict::Timeout,
-        _ => Verdict::Failed,
+fn broken_by(unreached: &Unreached) -> Broken {
+    match unreached {
+        Unreached::Silent(patience) => Broken::new(Verdict::Timeout, format!("no answer within {patience:?}")),
+        Unreached::Ended(Error::Closed) => Broken::new(Verdict::Failed, "the server ended the connection at once"),
+        Unreached::Ended(error) => broken_link(error),
+        Unreached::Failed(error) => {
+            let verdict = match error {
+                DialError::Connect(error) => error.decisive().map_or(Verdict::Failed, of_link),
+                DialError::Slow { .. } => Verdict::Timeout,
+                _ => Verdict::Failed,
+            };
+            Broken::new(verdict, error.to_string())
+        }
     }
 }
 

@@ -1,16 +1,15 @@
 //! What one conversation has in flight: which reply belongs to which request, and what became of the others.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use tokio::time::Instant;
+use super::clock::Moment;
 
 /// How many requests are remembered after they were answered, to know a duplicate when it comes.
 const REMEMBERED: usize = 4096;
 
 /// The requests of one conversation, in the order in which they were sent.
 #[derive(Debug, Default)]
-pub struct Flight {
+pub(super) struct Flight {
     /// From the number `first` on; the oldest that still waits is never before `waiting_from`.
     requests: VecDeque<Request>,
     first: u64,
@@ -23,7 +22,7 @@ pub struct Flight {
 #[derive(Debug, Clone, Copy)]
 struct Request {
     /// When it was to be sent.
-    due: Instant,
+    due: Moment,
     state: State,
 }
 
@@ -36,18 +35,18 @@ enum State {
 
 /// What a reply turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
+pub(super) enum Reply {
     /// The answer to a request that waited, which was due then.
     Answer {
         /// When the request was to be sent.
-        due: Instant,
+        due: Moment,
         /// Whether a request that was sent later was answered before.
         reordered: bool,
     },
     /// The answer to a request that was given up already.
     Late {
         /// When the request was to be sent.
-        due: Instant,
+        due: Moment,
     },
     /// An answer that came before.
     Duplicate,
@@ -57,7 +56,8 @@ pub enum Reply {
 
 impl Flight {
     /// Takes note of a request, and gives it its number.
-    pub fn sent(&mut self, due: Instant) -> u64 {
+    #[inline]
+    pub(super) fn sent(&mut self, due: Moment) -> u64 {
         if self.requests.len() >= REMEMBERED && self.waiting_from > self.first {
             self.requests.pop_front();
             self.first += 1;
@@ -68,21 +68,36 @@ impl Flight {
     }
 
     /// The number that the next request gets.
-    pub fn next(&self) -> u64 {
+    pub(super) fn next(&self) -> u64 {
         self.first + self.requests.len() as u64
     }
 
     /// How many requests wait for their replies.
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// The oldest request that waits: whose reply comes next, where replies keep the order.
-    pub fn oldest(&mut self) -> Option<u64> {
+    pub(super) fn oldest(&mut self) -> Option<u64> {
         while self.waiting_from < self.next() && self.state(self.waiting_from) != Some(State::Waits) {
             self.waiting_from += 1;
         }
         (self.waiting_from < self.next()).then_some(self.waiting_from)
+    }
+
+    /// The oldest request was answered, which is forgotten: where replies keep the order, none can come twice. Tells
+    /// when it was due.
+    #[inline]
+    pub(super) fn answer_oldest(&mut self) -> Option<Moment> {
+        loop {
+            let oldest = self.requests.pop_front()?;
+            self.first += 1;
+            self.waiting_from = self.waiting_from.max(self.first);
+            if oldest.state == State::Waits {
+                self.waiting -= 1;
+                return Some(oldest.due);
+            }
+        }
     }
 
     fn state(&self, number: u64) -> Option<State> {
@@ -91,7 +106,7 @@ impl Flight {
     }
 
     /// A reply to the request of that number came.
-    pub fn answered(&mut self, number: u64) -> Reply {
+    pub(super) fn answered(&mut self, number: u64) -> Reply {
         let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let Some(request) = index.and_then(|index| self.requests.get_mut(index)) else { return Reply::Unasked };
         let due = request.due;
@@ -107,14 +122,15 @@ impl Flight {
         }
     }
 
-    /// Gives up what waits for longer than that, and tells when each was due.
-    pub fn give_up(&mut self, patience: Duration, now: Instant, mut lost: impl FnMut(Instant)) {
+    /// Gives up what was due at that time or before, and tells when each was due.
+    #[inline]
+    pub(super) fn give_up(&mut self, until: Moment, mut lost: impl FnMut(Moment)) {
         let mut number = self.waiting_from;
         while number < self.next() {
             let index = (number - self.first) as usize;
             let request = &mut self.requests[index];
             // They are in the order in which they were due.
-            if request.due + patience > now {
+            if request.due > until {
                 return;
             }
             if request.state == State::Waits {
@@ -132,10 +148,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn each_reply_is_told_for_what_it_is() {
+    #[test]
+    fn each_reply_is_told_for_what_it_is() {
         let mut flight = Flight::default();
-        let start = Instant::now();
+        let start = 1_000;
         let numbers: Vec<u64> = (0..4).map(|_| flight.sent(start)).collect();
         assert_eq!(numbers, [0, 1, 2, 3]);
         assert_eq!(flight.answered(2), Reply::Answer { due: start, reordered: false });
@@ -144,7 +160,7 @@ mod tests {
         assert_eq!(flight.answered(9), Reply::Unasked);
         assert_eq!(flight.oldest(), Some(1));
         let mut lost = 0;
-        flight.give_up(Duration::from_secs(1), start + Duration::from_secs(1), |_| lost += 1);
+        flight.give_up(start, |_| lost += 1);
         assert_eq!((lost, flight.waiting(), flight.oldest()), (2, 0, None));
         assert_eq!(flight.answered(3), Reply::Late { due: start });
     }
@@ -154,7 +170,7 @@ mod tests {
         #[test]
         fn every_request_is_answered_or_lost(replies in proptest::collection::vec(0_u64..300, 0..600)) {
             let mut flight = Flight::default();
-            let now = Instant::now();
+            let now = 7;
             (0..300).for_each(|_| { flight.sent(now); });
             let mut answered = 0;
             for number in &replies {
@@ -163,17 +179,29 @@ mod tests {
             let distinct: std::collections::BTreeSet<_> = replies.iter().collect();
             prop_assert_eq!(answered, distinct.len());
             let mut lost = 0;
-            flight.give_up(Duration::ZERO, now, |_| lost += 1);
+            flight.give_up(now, |_| lost += 1);
             prop_assert_eq!(answered + lost, 300);
             prop_assert_eq!(flight.waiting(), 0);
         }
     }
 
     #[test]
+    fn where_replies_keep_the_order_the_oldest_is_answered_and_forgotten() {
+        let mut flight = Flight::default();
+        (10..13).for_each(|due| drop(flight.sent(due)));
+        assert_eq!((flight.answer_oldest(), flight.oldest(), flight.waiting()), (Some(10), Some(1), 2));
+        assert_eq!(
+            (flight.answer_oldest(), flight.answer_oldest(), flight.answer_oldest()),
+            (Some(11), Some(12), None)
+        );
+        assert_eq!((flight.next(), flight.requests.len()), (3, 0));
+    }
+
+    #[test]
     fn memory_stays_bounded_however_much_is_sent() {
         let mut flight = Flight::default();
         for _ in 0..100_000 {
-            let number = flight.sent(Instant::now());
+            let number = flight.sent(7);
             flight.answered(number);
             flight.oldest();
         }

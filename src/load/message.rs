@@ -1,90 +1,78 @@
 //! What is sent, and whether what comes back is what it should be.
 
+use std::fmt;
+
 use bytes::Bytes;
 use memchr::memmem;
 
-/// How long a number is written at most: any 64-bit one fits.
-const DIGITS: usize = 20;
+use crate::escape::Escaped;
+
+use super::pattern::{DIGITS, Pattern};
+
 /// What stands for the number in a template, and for the message in an expectation.
-const NUMBER: &str = "{n}";
+const NUMBER: &[u8] = b"{n}";
 const MESSAGE: &str = "{message}";
+/// How much of a message or an expectation is shown where settings are.
+const EXCERPT: usize = 64;
 
 /// Where messages come from. Each has a number, which it says where it can, so that its reply can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// Of that size in bytes: the number with zeros before it and, beyond twenty digits, dots behind it.
     Numbered(usize),
-    /// The same text each time.
+    /// The same bytes each time.
     Fixed(Bytes),
-    /// A text with the number in it.
+    /// Bytes with the number in them, in twenty digits.
     Template {
         /// What stands before the number.
-        before: String,
+        before: Bytes,
         /// What stands behind it.
-        after: String,
+        after: Bytes,
     },
 }
 
 impl Source {
-    /// A text; where it holds `{n}`, that is replaced by the message's number.
-    pub fn text(text: &str) -> Self {
-        match text.split_once(NUMBER) {
-            Some((before, after)) => Source::Template { before: before.to_owned(), after: after.to_owned() },
-            None => Source::Fixed(Bytes::copy_from_slice(text.as_bytes())),
+    /// A template: where it holds `{n}`, that is replaced by the message's number.
+    pub fn template(template: &[u8]) -> Self {
+        match memmem::find(template, NUMBER) {
+            Some(at) => Source::Template {
+                before: Bytes::copy_from_slice(&template[..at]),
+                after: Bytes::copy_from_slice(&template[at + NUMBER.len()..]),
+            },
+            None => Source::Fixed(Bytes::copy_from_slice(template)),
         }
     }
 
-    /// Writes the message with that number over whatever is in `into`.
-    pub fn write(&self, number: u64, into: &mut Vec<u8>) {
-        into.clear();
+    pub(super) fn pattern(&self) -> Pattern {
         match self {
-            Source::Fixed(text) => into.extend_from_slice(text),
+            Source::Fixed(bytes) => Pattern::constant(bytes.to_vec()),
             Source::Numbered(size) => {
                 let width = (*size).min(DIGITS);
-                into.resize(width, b'0');
-                write_digits(number, into);
-                into.resize(*size, b'.');
+                Pattern::numbered(b"", width, &vec![b'.'; size - width])
             }
-            Source::Template { before, after } => {
-                into.extend_from_slice(before.as_bytes());
-                let start = into.len();
-                into.resize(start + DIGITS, b'0');
-                write_digits(number, &mut into[start..]);
-                into.extend_from_slice(after.as_bytes());
-            }
+            Source::Template { before, after } => Pattern::numbered(before, DIGITS, after),
         }
-    }
-
-    /// How many different messages there are: numbers beyond begin at 0 again.
-    pub fn distinct(&self) -> u64 {
-        match self {
-            Source::Fixed(_) => 1,
-            Source::Numbered(size) if *size < DIGITS => 10_u64.pow(*size as u32),
-            Source::Numbered(_) | Source::Template { .. } => u64::MAX,
-        }
-    }
-
-    /// The number that a reply says.
-    pub fn number_in(&self, reply: &[u8]) -> Option<u64> {
-        let width = match self {
-            Source::Fixed(_) | Source::Numbered(0) => return None,
-            Source::Numbered(size) => (*size).min(DIGITS),
-            Source::Template { .. } => DIGITS,
-        };
-        let digits = reply.windows(width).rev().find(|window| window.iter().all(u8::is_ascii_digit))?;
-        digits.iter().try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
     }
 }
 
-/// From the back, cut off where there is no room.
-fn write_digits(mut number: u64, into: &mut [u8]) {
-    for digit in into.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
+/// In a few words, for people.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.pattern().size();
+        match self {
+            Source::Numbered(_) => write!(f, "{size} bytes, its number in them"),
+            Source::Fixed(bytes) => write!(f, "{size} bytes: {}", excerpt(bytes)),
+            Source::Template { before, after } => {
+                write!(f, "{size} bytes: {}{{n}}{}", excerpt(before), excerpt(after))
+            }
         }
     }
+}
+
+/// The beginning, safe to print.
+fn excerpt(bytes: &[u8]) -> String {
+    let shown = Escaped::new(&bytes[..bytes.len().min(EXCERPT)]).to_string();
+    if bytes.len() > EXCERPT { format!("{shown}…") } else { shown }
 }
 
 /// What a reply must be.
@@ -101,6 +89,20 @@ pub enum Expectation {
         /// What stands behind it; nothing of the message where this is none.
         after: Option<String>,
     },
+}
+
+/// In a few words, for people.
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expectation::Anything => f.write_str("anything"),
+            Expectation::Holds => f.write_str("it holds the message"),
+            Expectation::Exactly { before, after: None } => f.write_str(&excerpt(before.as_bytes())),
+            Expectation::Exactly { before, after: Some(after) } => {
+                write!(f, "{}{MESSAGE}{}", excerpt(before.as_bytes()), excerpt(after.as_bytes()))
+            }
+        }
+    }
 }
 
 impl Expectation {
@@ -144,9 +146,7 @@ mod tests {
     use super::*;
 
     fn written(source: &Source, number: u64) -> String {
-        let mut message = b"what was there before".to_vec();
-        source.write(number, &mut message);
-        String::from_utf8(message).unwrap()
+        String::from_utf8(source.pattern().at(number).to_vec()).unwrap()
     }
 
     #[test]
@@ -155,20 +155,16 @@ mod tests {
         assert_eq!(written(&Source::Numbered(2), 123), "23");
         assert_eq!(written(&Source::Numbered(0), 7), "");
         assert_eq!(written(&Source::Numbered(23), 7), "00000000000000000007...");
-        assert_eq!(written(&Source::text("a{n}b"), 7), "a00000000000000000007b");
-        assert_eq!(written(&Source::text("ping"), 7), "ping");
+        assert_eq!(written(&Source::template(b"a{n}b"), 7), "a00000000000000000007b");
+        assert_eq!(written(&Source::template(b"ping"), 7), "ping");
     }
 
     #[test]
-    fn the_number_is_found_in_whatever_the_reply_puts_around_it() {
-        for source in [Source::Numbered(16), Source::Numbered(30), Source::text("GET /{n} please")] {
-            for number in [0, 1, 999_999_999] {
-                let reply = format!("Hello 42, {}!", written(&source, number));
-                assert_eq!(source.number_in(reply.as_bytes()), Some(number), "{reply}");
-            }
-        }
-        assert_eq!(Source::text("ping").number_in(b"0001"), None);
-        assert_eq!(Source::Numbered(4).number_in(b"123"), None);
+    fn settings_show_the_beginning_of_a_message_and_no_control_characters() {
+        assert_eq!(Source::Numbered(16).to_string(), "16 bytes, its number in them");
+        assert_eq!(Source::template(b"GET /{n}\r\n").to_string(), "27 bytes: GET /{n}\\r\\n");
+        assert!(Source::Fixed(vec![b'x'; 1000].into()).to_string().ends_with("xx…"));
+        assert_eq!(Expectation::text("Hello {message}!").to_string(), "Hello {message}!");
     }
 
     #[test]

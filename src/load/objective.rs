@@ -14,12 +14,14 @@ pub struct Objective {
     metric: Metric,
     above: bool,
     bound: f64,
+    /// Whether the bound is a percentage of what was asked.
+    is_share: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Metric {
-    /// A latency in nanoseconds: which quantile of the shown ones.
-    Latency(usize),
+    /// The latency in nanoseconds that such a share of all does not exceed.
+    Latency(f64),
     Mean,
     Rate,
     Failures,
@@ -27,9 +29,8 @@ enum Metric {
     Missing,
 }
 
-const LATENCIES: [&str; 7] = ["p50", "p75", "p90", "p99", "p99.9", "p99.99", "max"];
-const FORM: &str = "write a metric (p50, p75, p90, p99, p99.9, p99.99, max, mean, rate, failures, wrong, missing), < or >, \
-                    and a time or a number, as in `p99 > 5ms`";
+const FORM: &str = "write a metric (p50, p99.9 or any percentile, max, mean, rate, failures, wrong, missing), < or >, and a \
+                    time, a number or, of what was asked, a percentage, as in `p99 > 5ms` or `missing > 1%`";
 
 impl FromStr for Objective {
     type Err = String;
@@ -46,19 +47,23 @@ impl FromStr for Objective {
             "failures" => Metric::Failures,
             "wrong" => Metric::Wrong,
             "missing" => Metric::Missing,
-            latency => match LATENCIES.iter().position(|known| *known == latency) {
-                Some(index) => Metric::Latency(index),
+            "max" => Metric::Latency(1.0),
+            latency => match percentile(latency) {
+                Some(share) => Metric::Latency(share),
                 None => return Err(format!("`{latency}` is no metric: {FORM}")),
             },
         };
+        let share = bound.strip_suffix('%').map(str::trim_end);
         let bound = match metric {
             Metric::Latency(_) | Metric::Mean => {
                 let period: Period = bound.parse().map_err(|error| format!("`{bound}`: {error}"))?;
                 period.duration().as_secs_f64() * 1e9
             }
-            _ => bound.parse().map_err(|_| format!("`{bound}` is no number"))?,
+            Metric::Rate => number(bound)?,
+            _ => number(share.unwrap_or(bound))?,
         };
-        Ok(Objective { text: text.trim().to_owned(), metric, above: sign == '>', bound })
+        let is_share = share.is_some() && matches!(metric, Metric::Failures | Metric::Wrong | Metric::Missing);
+        Ok(Objective { text: text.trim().to_owned(), metric, above: sign == '>', bound, is_share })
     }
 }
 
@@ -71,23 +76,38 @@ impl Objective {
             Metric::Latency(_) | Metric::Mean if latency.count == 0 => {
                 return Some(format!("`{self}`: there were no replies"));
             }
-            Metric::Latency(index) => {
-                let value = latency.percentiles()[index].1;
+            Metric::Latency(share) => {
+                let value = report.latencies().value_at_quantile(share);
                 (ratio(value, 1), time(value))
             }
             Metric::Mean => (latency.mean, time(whole(latency.mean))),
             Metric::Rate => (report.rate, format!("{:.0}", report.rate)),
-            Metric::Failures => count(report.failures()),
-            Metric::Wrong => count(report.counts.wrong),
-            Metric::Missing => count(report.counts.missing),
+            Metric::Failures => self.count(report.failures(), report),
+            Metric::Wrong => self.count(report.counts.wrong, report),
+            Metric::Missing => self.count(report.counts.missing + report.counts.unsent, report),
         };
         let fails = if self.above { value > self.bound } else { value < self.bound };
         fails.then(|| format!("`{self}`: it was {shown}"))
     }
+
+    fn count(&self, number: u64, report: &Report) -> (f64, String) {
+        if !self.is_share {
+            return (ratio(number, 1), number.to_string());
+        }
+        // A connection that failed may fail again, so this may be more than a hundred.
+        let share = 100.0 * ratio(number, (report.counts.sent + report.counts.unsent).max(1));
+        (share, format!("{share:.3} %"))
+    }
 }
 
-fn count(number: u64) -> (f64, String) {
-    (ratio(number, 1), number.to_string())
+/// The share that `p99.9` means.
+fn percentile(name: &str) -> Option<f64> {
+    let digits = name.strip_prefix('p').filter(|digits| digits.starts_with(|digit: char| digit.is_ascii_digit()))?;
+    digits.parse().ok().filter(|percent| (0.0..=100.0).contains(percent)).map(|percent: f64| percent / 100.0)
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| format!("`{text}` is no number"))
 }
 
 impl fmt::Display for Objective {
@@ -112,6 +132,8 @@ mod tests {
         assert_eq!(missed("max<500us", 1000..=1000), None);
         assert!(missed("rate < 101", 1..=1000).is_some());
         assert_eq!(missed("failures > 0", 1..=10), None);
+        assert_eq!(missed("missing > 0.1%", 1..=10), None);
+        assert!(missed("p99.5 > 994us", 1..=1000).unwrap().starts_with("`p99.5 > 994us`: it was 99"));
     }
 
     #[test]
@@ -121,8 +143,19 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_of_what_was_asked() {
+        let mut lossy = report(1..=200);
+        lossy.counts.missing = 3;
+        let missed = |objective: &str| objective.parse::<Objective>().unwrap().missed(&lossy);
+        assert_eq!(missed("missing > 1%").unwrap(), "`missing > 1%`: it was 1.500 %");
+        assert_eq!(missed("failures > 2 %"), None);
+    }
+
+    #[test]
     fn what_is_no_objective_is_told_what_one_is() {
-        for wrong in ["", "p99", "p98 > 1ms", "p99 > soon", "rate > fast"] {
+        for wrong in
+            ["", "p99", "p101 > 1ms", "p > 1ms", "pinf > 1s", "p99 > soon", "rate > fast", "rate > 5%", "wrong > nan"]
+        {
             assert!(wrong.parse::<Objective>().is_err(), "{wrong}");
         }
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tally::{Counts, Second, Tally, latencies};
 use super::{Length, Load, Mode, ratio};
+use crate::options::Period;
 use crate::service::Dialler;
 
 /// The result of one load. Latencies are in nanoseconds.
@@ -30,8 +31,14 @@ pub struct Report {
     pub lateness: Latency,
     /// How many connections were open at the end.
     pub open_at_end: u64,
-    /// What failed besides, by verdict.
+    /// Whether it ran to its end, rather than being stopped before.
+    #[serde(default)]
+    pub complete: bool,
+    /// Connections that failed, by verdict.
     pub errors: BTreeMap<String, u64>,
+    /// For each verdict the first failure in words.
+    #[serde(default)]
+    pub reasons: BTreeMap<String, String>,
     /// Second by second.
     pub timeline: Vec<Second>,
     /// All latencies: each value, and how often it was met.
@@ -49,6 +56,15 @@ pub struct Settings {
     pub connections: usize,
     /// For how long, or how many.
     pub length: String,
+    /// How long it ran before it was measured.
+    #[serde(default)]
+    pub warm_up: String,
+    /// Over what time connections were opened.
+    #[serde(default)]
+    pub ramp: String,
+    /// How long a reply might take.
+    #[serde(default)]
+    pub timeout: String,
     /// What was sent.
     pub message: String,
     /// What was expected.
@@ -63,28 +79,38 @@ impl Settings {
             endpoint: dialler.endpoint().to_string(),
             load: match load.mode {
                 Mode::Closed { depth } => format!("closed, {depth} in flight on each connection"),
-                Mode::Open { rate, .. } => format!("open, {rate} a second"),
-                Mode::Connect => "connect, hear the greeting, close".to_owned(),
+                Mode::Open { rate, .. } => format!("open, {rate} requests a second"),
+                Mode::Connect { rate: None, .. } => "connect, hear the greeting, close".to_owned(),
+                Mode::Connect { rate: Some(rate), .. } => {
+                    format!("{rate} times a second connect, hear the greeting, close")
+                }
                 Mode::Idle => "connect and hold".to_owned(),
             },
             connections: load.connections,
             length: match load.length {
-                Length::Count(count) => count.to_string(),
-                Length::Time(time) => format!("{time:?}"),
+                Length::Count(count) if talks(load.mode) => format!("{} requests", thousands(count)),
+                Length::Count(count) => format!("{} connections", thousands(count)),
+                Length::Time(time) => Period(time).to_string(),
             },
-            message: format!("{:?}", load.source),
-            expectation: format!("{:?}", load.expectation),
+            warm_up: Period(load.warm_up).to_string(),
+            ramp: Period(load.ramp).to_string(),
+            timeout: Period(load.patience).to_string(),
+            message: if talks(load.mode) { load.source.to_string() } else { "none".to_owned() },
+            expectation: if talks(load.mode) { load.expectation.to_string() } else { "a greeting, or none".to_owned() },
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 
     /// As rows of a table.
-    pub fn rows(&self) -> [(&'static str, String); 7] {
+    pub fn rows(&self) -> [(&'static str, String); 10] {
         [
             ("endpoint", self.endpoint.clone()),
             ("load", self.load.clone()),
             ("connections", self.connections.to_string()),
             ("length", self.length.clone()),
+            ("warm-up", self.warm_up.clone()),
+            ("ramp", self.ramp.clone()),
+            ("timeout", self.timeout.clone()),
             ("message", self.message.clone()),
             ("expectation", self.expectation.clone()),
             ("greetd", self.version.clone()),
@@ -103,6 +129,8 @@ pub struct Latency {
     pub p50: u64,
     pub p75: u64,
     pub p90: u64,
+    #[serde(default)]
+    pub p95: u64,
     pub p99: u64,
     pub p999: u64,
     pub p9999: u64,
@@ -110,7 +138,8 @@ pub struct Latency {
 }
 
 impl Latency {
-    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
+    /// Of those.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
         if histogram.is_empty() {
             return Latency::default();
         }
@@ -123,6 +152,7 @@ impl Latency {
             p50: at(0.5),
             p75: at(0.75),
             p90: at(0.9),
+            p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
             p9999: at(0.9999),
@@ -131,11 +161,12 @@ impl Latency {
     }
 
     /// The percentiles that are shown, with their names.
-    pub fn percentiles(&self) -> [(&'static str, u64); 7] {
+    pub fn percentiles(&self) -> [(&'static str, u64); 8] {
         [
             ("p50", self.p50),
             ("p75", self.p75),
             ("p90", self.p90),
+            ("p95", self.p95),
             ("p99", self.p99),
             ("p99.9", self.p999),
             ("p99.99", self.p9999),
@@ -145,7 +176,7 @@ impl Latency {
 }
 
 impl Report {
-    pub(super) fn of(settings: Settings, tally: &Tally, measured: Duration, open_at_end: u64) -> Self {
+    pub(super) fn of(settings: Settings, tally: &Tally, measured: Duration, open_at_end: u64, complete: bool) -> Self {
         let seconds = measured.as_secs_f64();
         let rate = if seconds > 0.0 { ratio(tally.counts.answered, 1) / seconds } else { 0.0 };
         let values = tally.latency.iter_recorded();
@@ -158,15 +189,17 @@ impl Report {
             connecting: Latency::of(&tally.connecting),
             lateness: Latency::of(&tally.lateness),
             open_at_end,
-            errors: tally.errors.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
+            complete,
+            errors: tally.errors.iter().map(|(word, failed)| ((*word).to_owned(), failed.count)).collect(),
+            reasons: tally.errors.iter().map(|(word, failed)| ((*word).to_owned(), failed.first.clone())).collect(),
             timeline: tally.seconds.clone(),
             histogram: values.map(|value| (value.value_iterated_to(), value.count_at_value())).collect(),
         }
     }
 
-    /// How much failed: wrong and missing replies, and what broke.
+    /// How much failed: wrong and missing replies, requests that could not be sent, and connections that failed.
     pub fn failures(&self) -> u64 {
-        self.counts.wrong + self.counts.missing + self.errors.values().sum::<u64>()
+        self.counts.wrong + self.counts.missing + self.counts.unsent + self.errors.values().sum::<u64>()
     }
 
     /// All latencies again.
@@ -205,6 +238,10 @@ impl Report {
     }
 }
 
+fn talks(mode: Mode) -> bool {
+    matches!(mode, Mode::Closed { .. } | Mode::Open { .. })
+}
+
 /// Nanoseconds in the unit that suits them.
 pub fn time(ns: u64) -> String {
     match ns {
@@ -231,26 +268,28 @@ pub fn thousands(number: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use tokio::time::Instant;
 
+    /// Of latencies in microseconds, over ten seconds.
     pub(in crate::load) fn report(latencies: impl IntoIterator<Item = u64>) -> Report {
-        let start = Instant::now();
-        let mut tally = Tally::new(start, start + Duration::from_secs(10));
+        let mut tally = Tally::new(0, 10_000_000_000);
         for latency in latencies {
-            tally.sent(start, start, 16);
-            tally.answered(start, start + Duration::from_micros(latency), 22);
+            tally.sent(0, 0, 1, 16);
+            tally.answered(0, latency * 1_000, 1, 22);
         }
-        tally.finish();
+        tally.finish(10_000_000_000);
         let settings = Settings {
             endpoint: "tcp://127.0.0.1:1?framing=<lines>".into(),
             load: "closed".into(),
             connections: 1,
             length: "10s".into(),
+            warm_up: "0s".into(),
+            ramp: "0s".into(),
+            timeout: "2s".into(),
             message: "x".into(),
             expectation: "x".into(),
             version: "0".into(),
         };
-        Report::of(settings, &tally, Duration::from_secs(10), 1)
+        Report::of(settings, &tally, Duration::from_secs(10), 1, true)
     }
 
     #[test]
