@@ -35,7 +35,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until, timeout};
 
@@ -174,24 +173,30 @@ struct Desk {
     /// How many requests may still be sent.
     budget: u64,
     /// What is read goes through it.
-    scratch: BytesMut,
+    scratch: Vec<u8>,
 }
 
 impl Desk {
-    /// Takes one request, which is due then, out of the budget.
+    /// Takes some requests that are due then out of the budget, at most so many.
     #[inline]
-    fn may_ask(&mut self, due: Moment) -> bool {
-        if due >= self.tally.begin {
-            if self.budget == 0 {
-                return false;
-            }
-            self.budget -= 1;
+    fn may_ask(&mut self, due: Moment, most: u64) -> u64 {
+        if due < self.tally.begin {
+            return most;
         }
-        true
+        let some = most.min(self.budget);
+        self.budget -= some;
+        some
+    }
+
+    /// Requests that may be asked later.
+    fn give_back(&mut self, due: Moment, count: u64) {
+        if due >= self.tally.begin {
+            self.budget += count;
+        }
     }
 
     fn may_connect(&mut self, due: Moment) -> bool {
-        due < self.tally.end && self.may_ask(due)
+        due < self.tally.end && self.may_ask(due, 1) == 1
     }
 }
 
@@ -240,7 +245,7 @@ pub async fn run(
     let mut stop = pin!(stop);
     let clock = Clock::start();
     let mut shared = Shared {
-        desk: Mutex::new(Desk { tally: Tally::new(0, u64::MAX), budget: u64::MAX, scratch: BytesMut::new() }),
+        desk: Mutex::new(Desk { tally: Tally::new(0, u64::MAX), budget: u64::MAX, scratch: vec![0; line::READ_SIZE] }),
         alarm: Alarm::default(),
         stop: AtomicBool::new(false),
         greeting: AtomicU8::new(Greeting::Unknown as u8),

@@ -4,17 +4,87 @@ use std::collections::VecDeque;
 
 use super::clock::Moment;
 
+/// Requests whose replies keep their order: the next reply is the oldest one's. Those that left together are kept
+/// together.
+#[derive(Debug, Default)]
+pub(super) struct InOrder {
+    /// When some requests were due, and how many of them wait.
+    runs: VecDeque<(Moment, u64)>,
+    /// The number of the oldest, and of the one that is sent next.
+    oldest: u64,
+    next: u64,
+}
+
+impl InOrder {
+    /// Takes note of so many requests.
+    #[inline]
+    pub(super) fn sent(&mut self, due: Moment, count: u64) {
+        self.next += count;
+        match self.runs.back_mut() {
+            Some((same, together)) if *same == due => *together += count,
+            _ => self.runs.push_back((due, count)),
+        }
+    }
+
+    /// The number that the next request gets.
+    #[inline]
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// How many requests wait for their replies.
+    #[inline]
+    pub(super) fn waiting(&self) -> u64 {
+        self.next - self.oldest
+    }
+
+    /// The request whose reply comes next.
+    #[inline]
+    pub(super) fn oldest(&self) -> Option<u64> {
+        (self.oldest < self.next).then_some(self.oldest)
+    }
+
+    /// So many of the oldest are answered, no more than wait; tells when some of them were due.
+    #[inline]
+    pub(super) fn answered(&mut self, mut count: u64, mut answered: impl FnMut(Moment, u64)) {
+        while count > 0
+            && let Some((due, together)) = self.runs.front_mut()
+        {
+            let some = count.min(*together);
+            answered(*due, some);
+            self.oldest += some;
+            count -= some;
+            *together -= some;
+            if *together == 0 {
+                self.runs.pop_front();
+            }
+        }
+    }
+
+    /// Gives up what was due at that time or before, and tells when some of them were due.
+    #[inline]
+    pub(super) fn give_up(&mut self, until: Moment, mut lost: impl FnMut(Moment, u64)) {
+        while let Some((due, together)) = self.runs.front().copied()
+            && due <= until
+        {
+            self.runs.pop_front();
+            self.oldest += together;
+            lost(due, together);
+        }
+    }
+}
+
 /// How many requests are remembered after they were answered, to know a duplicate when it comes.
 const REMEMBERED: usize = 4096;
 
-/// The requests of one conversation, in the order in which they were sent.
+/// Requests whose replies say which they answer, in the order in which they were sent.
 #[derive(Debug, Default)]
-pub(super) struct Flight {
+pub(super) struct Numbered {
     /// From the number `first` on; the oldest that still waits is never before `waiting_from`.
     requests: VecDeque<Request>,
     first: u64,
     waiting_from: u64,
-    waiting: usize,
+    waiting: u64,
     /// The highest number that was answered.
     highest: Option<u64>,
 }
@@ -54,7 +124,7 @@ pub(super) enum Reply {
     Unasked,
 }
 
-impl Flight {
+impl Numbered {
     /// Takes note of a request, and gives it its number.
     #[inline]
     pub(super) fn sent(&mut self, due: Moment) -> u64 {
@@ -73,7 +143,7 @@ impl Flight {
     }
 
     /// How many requests wait for their replies.
-    pub(super) fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> u64 {
         self.waiting
     }
 
@@ -83,21 +153,6 @@ impl Flight {
             self.waiting_from += 1;
         }
         (self.waiting_from < self.next()).then_some(self.waiting_from)
-    }
-
-    /// The oldest request was answered, which is forgotten: where replies keep the order, none can come twice. Tells
-    /// when it was due.
-    #[inline]
-    pub(super) fn answer_oldest(&mut self) -> Option<Moment> {
-        loop {
-            let oldest = self.requests.pop_front()?;
-            self.first += 1;
-            self.waiting_from = self.waiting_from.max(self.first);
-            if oldest.state == State::Waits {
-                self.waiting -= 1;
-                return Some(oldest.due);
-            }
-        }
     }
 
     fn state(&self, number: u64) -> Option<State> {
@@ -150,7 +205,7 @@ mod tests {
 
     #[test]
     fn each_reply_is_told_for_what_it_is() {
-        let mut flight = Flight::default();
+        let mut flight = Numbered::default();
         let start = 1_000;
         let numbers: Vec<u64> = (0..4).map(|_| flight.sent(start)).collect();
         assert_eq!(numbers, [0, 1, 2, 3]);
@@ -169,7 +224,7 @@ mod tests {
         /// However replies are lost, doubled and mixed: what was sent is answered once, or lost.
         #[test]
         fn every_request_is_answered_or_lost(replies in proptest::collection::vec(0_u64..300, 0..600)) {
-            let mut flight = Flight::default();
+            let mut flight = Numbered::default();
             let now = 7;
             (0..300).for_each(|_| { flight.sent(now); });
             let mut answered = 0;
@@ -186,20 +241,25 @@ mod tests {
     }
 
     #[test]
-    fn where_replies_keep_the_order_the_oldest_is_answered_and_forgotten() {
-        let mut flight = Flight::default();
-        (10..13).for_each(|due| drop(flight.sent(due)));
-        assert_eq!((flight.answer_oldest(), flight.oldest(), flight.waiting()), (Some(10), Some(1), 2));
-        assert_eq!(
-            (flight.answer_oldest(), flight.answer_oldest(), flight.answer_oldest()),
-            (Some(11), Some(12), None)
-        );
-        assert_eq!((flight.next(), flight.requests.len()), (3, 0));
+    fn where_replies_keep_the_order_the_oldest_are_answered() {
+        let mut flight = InOrder::default();
+        flight.sent(10, 2);
+        flight.sent(10, 1);
+        flight.sent(20, 4);
+        let mut answered = Vec::new();
+        flight.answered(4, |due, count| answered.push((due, count)));
+        assert_eq!(answered, [(10, 3), (20, 1)]);
+        assert_eq!((flight.oldest(), flight.next(), flight.waiting()), (Some(4), 7, 3));
+        let mut lost = Vec::new();
+        flight.give_up(19, |due, count| lost.push((due, count)));
+        flight.give_up(20, |due, count| lost.push((due, count)));
+        assert_eq!((lost.as_slice(), flight.oldest(), flight.waiting()), ([(20, 3)].as_slice(), None, 0));
+        flight.answered(1, |_, _| panic!("nothing waits"));
     }
 
     #[test]
     fn memory_stays_bounded_however_much_is_sent() {
-        let mut flight = Flight::default();
+        let mut flight = Numbered::default();
         for _ in 0..100_000 {
             let number = flight.sent(7);
             flight.answered(number);

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::AsyncWrite as _;
-use tokio_util::io::poll_read_buf;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
 use super::message::Expectation;
 use super::pattern::Pattern;
@@ -20,9 +19,7 @@ use crate::framing::Framing;
 use crate::link::{ByteStream, Link, MessageStream};
 
 /// The most that one read brings.
-const READ_SIZE: usize = 64 * 1024;
-/// Two reads fit, so that the memory is gone round less often than it is read into.
-const SCRATCH_SIZE: usize = 2 * READ_SIZE;
+pub(super) const READ_SIZE: usize = 64 * 1024;
 /// How much is written at once: what is to be sent beyond waits until that is gone.
 const WATERMARK: usize = 64 * 1024;
 /// After so many replies that could not be predicted nobody tries any more.
@@ -46,12 +43,12 @@ pub(super) struct Stream {
     /// The reply that is expected, as it comes.
     predicted: Option<Pattern>,
     tries: u8,
-    /// What was read and not yet taken.
+    /// Whether what one read brings is a message.
+    ends_with_read: bool,
+    /// What was read and could not be taken at once.
     input: BytesMut,
     /// As [`Framing::decode`] has it.
     searched: usize,
-    /// Whether `input` has memory of its own, rather than a piece of the common buffer.
-    input_owned: bool,
     ended: bool,
     output: BytesMut,
     /// Whether a layer below holds some of what was written.
@@ -70,9 +67,9 @@ impl Line {
                 message,
                 predicted: None,
                 tries: 0,
+                ends_with_read: !framing.boundaries(),
                 input: BytesMut::new(),
                 searched: 0,
-                input_owned: true,
                 ended: false,
                 output: BytesMut::new(),
                 unflushed: false,
@@ -81,20 +78,25 @@ impl Line {
         })
     }
 
-    /// Takes the message with that number, and gives its size.
-    #[inline]
-    pub(super) fn start_send(&mut self, number: u64) -> Result<usize> {
+    /// The size of a message.
+    pub(super) fn message_size(&self) -> usize {
         match self {
-            Line::Messages { messages, message } => {
-                messages.start_send(&[message.at(number)])?;
-                Ok(message.size())
-            }
+            Line::Stream(stream) => stream.message.size(),
+            Line::Messages { message, .. } => message.size(),
+        }
+    }
+
+    /// Takes the message with that number.
+    #[inline]
+    pub(super) fn start_send(&mut self, number: u64) -> Result<()> {
+        match self {
+            Line::Messages { messages, message } => messages.start_send(&[message.at(number)]),
             Line::Stream(stream) => {
                 match &mut stream.framed {
                     Some(framed) => stream.output.extend_from_slice(framed.at(number)),
                     None => stream.framing.encode(&[stream.message.at(number)], &mut stream.output)?,
                 }
-                Ok(stream.message.size())
+                Ok(())
             }
         }
     }
@@ -120,7 +122,7 @@ impl Line {
     }
 
     /// The next message, whatever it is.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>, scratch: &mut BytesMut) -> Poll<Result<Option<Bytes>>> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<Option<Bytes>>> {
         let stream = match self {
             Line::Messages { messages, .. } => return messages.poll_recv(cx),
             Line::Stream(stream) => stream,
@@ -129,7 +131,9 @@ impl Line {
             if let Some(message) = stream.decode()? {
                 return Poll::Ready(Ok(Some(message)));
             }
-            if !ready!(stream.poll_read(cx, scratch))? {
+            let came = ready!(stream.poll_read(cx, scratch))?;
+            stream.keep(&scratch[..came]);
+            if came == 0 {
                 return Poll::Ready(stream.decode());
             }
         }
@@ -137,46 +141,49 @@ impl Line {
 }
 
 impl Stream {
-    /// Reads once, by way of a buffer that is common to all; `false` at the end of the stream.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut BytesMut) -> Poll<io::Result<bool>> {
-        if scratch.capacity() < READ_SIZE {
-            scratch.reserve(SCRATCH_SIZE);
-        }
-        let polled = poll_read_buf(Pin::new(&mut self.io), cx, scratch);
-        if let Poll::Ready(Ok(count)) = polled {
-            self.ended = count == 0;
-            if self.input.is_empty() {
-                self.input = scratch.split();
-                self.input_owned = false;
-            } else {
-                self.input.extend_from_slice(scratch);
-                self.input_owned = true;
-                scratch.clear();
-            }
-        } else if polled.is_pending() && self.input.is_empty() {
-            self.input = BytesMut::new();
-        } else if polled.is_pending() && !self.input_owned {
-            // A piece of a message must not hold all of the common buffer.
-            self.input = BytesMut::from(&self.input[..]);
-            self.input_owned = true;
-        }
-        polled.map_ok(|count| count > 0)
+    /// Reads once, into a buffer that is common to all; nothing at the end of the stream.
+    #[inline]
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(scratch);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut into))?;
+        let count = into.filled().len();
+        self.ended = count == 0;
+        Poll::Ready(Ok(count))
     }
 
-    /// Takes the replies to the requests from `first` on, at most so many, that are as predicted, and says how many
-    /// these are.
+    /// Whether nothing is left of what was read before.
     #[inline]
-    pub(super) fn take_predicted(&mut self, first: u64, most: usize) -> usize {
-        let Some(predicted) = &mut self.predicted else { return 0 };
+    pub(super) fn is_clear(&self) -> bool {
+        self.input.is_empty()
+    }
+
+    /// Keeps what was read to be decoded.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// How many of the replies to the requests from `first` on, at most so many, stand at the front of what was read and
+    /// are as predicted, and how many bytes they have.
+    #[inline]
+    pub(super) fn predicted(&mut self, bytes: &[u8], first: u64, most: u64) -> (u64, usize) {
+        let Some(predicted) = &mut self.predicted else { return (0, 0) };
         let size = predicted.size();
         // Where nothing marks the end of a reply, what one read brings is one.
-        if !self.framing.boundaries() && self.input.len() != size {
-            return 0;
+        if self.ends_with_read && bytes.len() != size {
+            return (0, 0);
         }
-        let chunks = self.input.chunks_exact(size).take(most).zip(first..);
+        let chunks = bytes.chunks_exact(size).zip(first..first + most);
         let count = chunks.take_while(|(chunk, number)| *chunk == predicted.at(*number)).count();
-        if count > 0 {
-            self.input.advance(count * size);
+        (count as u64, count * size)
+    }
+
+    /// As [`predicted`](Self::predicted), of what was kept, which is taken.
+    pub(super) fn take_predicted(&mut self, first: u64, most: u64) -> u64 {
+        let input = std::mem::take(&mut self.input);
+        let (count, size) = self.predicted(&input, first, most);
+        self.input = input;
+        if size > 0 {
+            self.input.advance(size);
             self.searched = 0;
         }
         count
@@ -196,6 +203,10 @@ impl Stream {
         };
         if message.is_some() {
             self.searched = 0;
+        }
+        if self.input.is_empty() {
+            // What a long message grew to is given back.
+            self.input = BytesMut::new();
         }
         Ok(message)
     }

@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::clock::{Moment, nanoseconds};
 use super::connection::{Broken, Ended, broken_link};
-use super::flight::{Flight, Reply};
+use super::flight::{InOrder, Numbered, Reply};
 use super::line::{Line, Stream};
 use super::message::Source;
 use super::pace::Schedule;
@@ -21,7 +21,7 @@ use super::{Desk, Mode, Shared};
 use crate::verdict::Verdict;
 
 /// How many requests an open load may have in flight on one connection. What is due then waits, and its latency runs.
-const DEEPEST: usize = 4096;
+const DEEPEST: u64 = 4096;
 
 /// Requests and replies on one connection.
 pub(super) struct Talk<'a> {
@@ -39,7 +39,7 @@ pub(super) struct Talk<'a> {
 }
 
 enum Pace<'a> {
-    Closed { depth: usize },
+    Closed { depth: u64 },
     Open { schedule: &'a mut Schedule },
 }
 
@@ -47,12 +47,45 @@ enum Pace<'a> {
 struct Ear<'a> {
     shared: &'a Shared,
     flight: Flight,
-    /// Whether replies come in the order of their requests, and none is lost.
-    ordered: bool,
     /// Whether a reply may come in pieces: a stream without a framing.
     in_pieces: bool,
     pieces: Vec<u8>,
     heard: u64,
+}
+
+/// What waits for a reply.
+enum Flight {
+    /// Replies come in the order of their requests, or do not say which they answer.
+    InOrder(InOrder),
+    Numbered(Numbered),
+}
+
+impl Flight {
+    #[inline]
+    fn sent(&mut self, due: Moment, count: u64) {
+        match self {
+            Flight::InOrder(flight) => flight.sent(due, count),
+            Flight::Numbered(flight) => (0..count).for_each(|_| {
+                flight.sent(due);
+            }),
+        }
+    }
+
+    #[inline]
+    fn next(&self) -> u64 {
+        match self {
+            Flight::InOrder(flight) => flight.next(),
+            Flight::Numbered(flight) => flight.next(),
+        }
+    }
+
+    #[inline]
+    fn waiting(&self) -> u64 {
+        match self {
+            Flight::InOrder(flight) => flight.waiting(),
+            Flight::Numbered(flight) => flight.waiting(),
+        }
+    }
 }
 
 /// What became of the requests that are due.
@@ -71,19 +104,23 @@ impl<'a> Talk<'a> {
     pub(super) fn new(shared: &'a Shared, line: Line, index: usize, schedule: Option<&'a mut Schedule>) -> Self {
         let pace = match (shared.load.mode, schedule) {
             (_, Some(schedule)) => Pace::Open { schedule },
-            (Mode::Closed { depth }, None) => Pace::Closed { depth },
+            (Mode::Closed { depth }, None) => Pace::Closed { depth: depth as u64 },
             (_, None) => Pace::Closed { depth: 0 },
         };
         let route = shared.dialler.route();
         let capabilities = route.capabilities;
+        let ordered = capabilities.ordered && capabilities.reliable
+            || matches!(shared.load.source, Source::Fixed(_) | Source::Numbered(0));
         let patience = nanoseconds(shared.load.patience);
         let armed = shared.clock.now() + patience / 4;
         Talk {
             ear: Ear {
                 shared,
-                flight: Flight::default(),
-                ordered: capabilities.ordered && capabilities.reliable
-                    || matches!(shared.load.source, Source::Fixed(_) | Source::Numbered(0)),
+                flight: if ordered {
+                    Flight::InOrder(InOrder::default())
+                } else {
+                    Flight::Numbered(Numbered::default())
+                },
                 in_pieces: capabilities.connected && !route.keeps_messages,
                 pieces: Vec::new(),
                 heard: 0,
@@ -157,10 +194,10 @@ impl<'a> Talk<'a> {
             Line::Stream(stream) => {
                 let mut now = None;
                 while let Poll::Ready(came) = stream.poll_read(cx, scratch) {
-                    let goes_on = came.map_err(|error| broken_link(&error.into()))?;
+                    let came = came.map_err(|error| broken_link(&error.into()))?;
                     let now = *now.insert(clock.now());
-                    self.ear.hear_stream(stream, now, tally)?;
-                    if !goes_on {
+                    self.ear.hear_stream(stream, &scratch[..came], now, tally)?;
+                    if came == 0 {
                         return Err(ended());
                     }
                 }
@@ -171,11 +208,15 @@ impl<'a> Talk<'a> {
 
     fn give_up(&mut self, now: Moment, tally: &mut Tally) -> Result<(), Broken> {
         let Some(until) = now.checked_sub(self.patience) else { return Ok(()) };
-        let mut lost = 0_u64;
-        self.ear.flight.give_up(until, |due| {
-            lost += 1;
-            tally.missing(due);
-        });
+        let mut lost = 0;
+        let mut missing = |due, count| {
+            lost += count;
+            tally.missing(due, count);
+        };
+        match &mut self.ear.flight {
+            Flight::InOrder(flight) => flight.give_up(until, missing),
+            Flight::Numbered(flight) => flight.give_up(until, |due| missing(due, 1)),
+        }
         if lost > 0 && self.shared.dialler.route().capabilities.connected {
             let patience = self.shared.load.patience;
             return Err(Broken::new(Verdict::Timeout, format!("no reply within {patience:?}")));
@@ -184,47 +225,64 @@ impl<'a> Talk<'a> {
     }
 
     /// Sends whatever is due, as far as there is room.
+    #[inline]
     fn ask(&mut self, now: Moment, desk: &mut Desk) -> Result<Asked, Broken> {
-        let (mut count, mut bytes) = (0, 0);
-        let (depth, scheduled) = match &mut self.pace {
-            Pace::Closed { depth } => (*depth, None),
+        if self.shared.stops() {
+            return Ok(Asked::Enough);
+        }
+        match &mut self.pace {
+            Pace::Closed { depth } => {
+                let wanted = depth.saturating_sub(self.ear.flight.waiting());
+                if wanted == 0 {
+                    return Ok(Asked::All);
+                }
+                self.ask_together(now, now, wanted, desk)
+            }
             Pace::Open { schedule } => {
                 // Nobody waits longer than that, also not to be sent: what is due since then counts as not sent.
                 schedule.skip_to(now.saturating_sub(self.patience));
-                (DEEPEST, Some(schedule))
-            }
-        };
-        let mut schedule = scheduled;
-        let asked = loop {
-            let due = schedule.as_ref().map_or(now, |schedule| schedule.due());
-            if self.shared.stops() || due >= desk.tally.end {
-                break Asked::Enough;
-            } else if due > now {
-                break Asked::Until(due);
-            } else if self.ear.flight.waiting() >= depth {
-                break Asked::All;
-            } else if self.line.is_full() {
-                break Asked::Full;
-            } else if !desk.may_ask(due) {
-                break Asked::Enough;
-            }
-            let size = self.line.start_send(self.ear.flight.next()).map_err(|error| broken_link(&error))?;
-            self.ear.flight.sent(due);
-            match &mut schedule {
-                Some(schedule) => {
-                    schedule.advance();
-                    desk.tally.sent(due, now, 1, size as u64);
-                }
-                None => {
-                    count += 1;
-                    bytes += size as u64;
+                let mut due = schedule.due();
+                loop {
+                    if due > now {
+                        return Ok(if due < desk.tally.end { Asked::Until(due) } else { Asked::Enough });
+                    }
+                    if self.ear.flight.waiting() >= DEEPEST {
+                        return Ok(Asked::All);
+                    }
+                    match (self.ask_together(due, now, 1, desk)?, &mut self.pace) {
+                        (Asked::All, Pace::Open { schedule }) => {
+                            schedule.advance();
+                            due = schedule.due();
+                        }
+                        (other, _) => return Ok(other),
+                    }
                 }
             }
-        };
-        if count > 0 {
-            desk.tally.sent(now, now, count, bytes);
         }
-        Ok(asked)
+    }
+
+    /// Sends so many requests that are due at the same time.
+    #[inline]
+    fn ask_together(&mut self, due: Moment, now: Moment, wanted: u64, desk: &mut Desk) -> Result<Asked, Broken> {
+        if due >= desk.tally.end {
+            return Ok(Asked::Enough);
+        }
+        let allowed = desk.may_ask(due, wanted);
+        let first = self.ear.flight.next();
+        let mut taken = 0;
+        while taken < allowed && !self.line.is_full() {
+            self.line.start_send(first + taken).map_err(|error| broken_link(&error))?;
+            taken += 1;
+        }
+        if taken > 0 {
+            self.ear.flight.sent(due, taken);
+            desk.tally.sent(due, now, taken, taken * self.line.message_size() as u64);
+        }
+        if taken < allowed {
+            desk.give_back(due, allowed - taken);
+            return Ok(Asked::Full);
+        }
+        Ok(if allowed < wanted { Asked::Enough } else { Asked::All })
     }
 
     /// Until it is time to look for requests to give up. The timer is not touched for each reply: it fires, and is set
@@ -246,21 +304,42 @@ impl<'a> Talk<'a> {
 
 impl Ear<'_> {
     /// Takes what was read from a stream: as much as was predicted at once, else message by message.
-    fn hear_stream(&mut self, stream: &mut Stream, now: Moment, tally: &mut Tally) -> Result<(), Broken> {
+    #[inline]
+    fn hear_stream(&mut self, stream: &mut Stream, bytes: &[u8], now: Moment, tally: &mut Tally) -> Result<(), Broken> {
+        let mut rest = bytes;
+        if stream.is_clear()
+            && self.pieces.is_empty()
+            && let Flight::InOrder(flight) = &self.flight
+            && let Some(oldest) = flight.oldest()
+        {
+            let (count, size) = stream.predicted(bytes, oldest, flight.waiting());
+            self.all_right(count, stream.predicted_size(), now, tally);
+            rest = &bytes[size..];
+        }
+        if rest.is_empty() && !bytes.is_empty() {
+            return Ok(());
+        }
+        stream.keep(rest);
+        self.decode_all(stream, now, tally)
+    }
+
+    fn decode_all(&mut self, stream: &mut Stream, now: Moment, tally: &mut Tally) -> Result<(), Broken> {
         loop {
-            if self.ordered
-                && self.pieces.is_empty()
-                && let Some(oldest) = self.flight.oldest()
+            if self.pieces.is_empty()
+                && let Flight::InOrder(flight) = &self.flight
+                && let Some(oldest) = flight.oldest()
             {
-                let count = stream.take_predicted(oldest, self.flight.waiting());
+                let count = stream.take_predicted(oldest, flight.waiting());
                 self.all_right(count, stream.predicted_size(), now, tally);
             }
             let Some(reply) = stream.decode().map_err(|error| broken_link(&error))? else { return Ok(()) };
-            let oldest = self.flight.oldest();
-            let message = &mut stream.message;
+            let oldest = match &self.flight {
+                Flight::InOrder(flight) => flight.oldest(),
+                Flight::Numbered(_) => None,
+            };
             let in_one_piece = self.pieces.is_empty();
-            if self.hear(&reply, message, now, tally)
-                && let Some(number) = oldest.filter(|_| in_one_piece && self.ordered)
+            if self.hear(&reply, &mut stream.message, now, tally)
+                && let Some(number) = oldest.filter(|_| in_one_piece)
             {
                 stream.learn(number, &reply, &self.shared.load.expectation);
             }
@@ -269,19 +348,13 @@ impl Ear<'_> {
 
     /// The oldest requests have their right replies.
     #[inline]
-    fn all_right(&mut self, count: usize, size: usize, now: Moment, tally: &mut Tally) {
-        let (mut due, mut together) = (0, 0);
-        for request in (0..count).map_while(|_| self.flight.answer_oldest()) {
-            if request != due && together > 0 {
-                tally.answered(due, now, together, together * size as u64);
-                together = 0;
-            }
-            (due, together) = (request, together + 1);
+    fn all_right(&mut self, count: u64, size: usize, now: Moment, tally: &mut Tally) {
+        if count > 0
+            && let Flight::InOrder(flight) = &mut self.flight
+        {
+            flight.answered(count, |due, some| tally.answered(due, now, some, some * size as u64));
+            self.heard += count;
         }
-        if together > 0 {
-            tally.answered(due, now, together, together * size as u64);
-        }
-        self.heard += count as u64;
     }
 
     /// Takes one message, and tells whether it was a right reply.
@@ -296,8 +369,10 @@ impl Ear<'_> {
             whole = std::mem::take(&mut self.pieces);
             &whole
         };
-        let oldest = self.flight.oldest();
-        let number = if self.ordered { oldest } else { self.number_of(reply, message, oldest) };
+        let number = match &mut self.flight {
+            Flight::InOrder(flight) => flight.oldest(),
+            Flight::Numbered(flight) => number_of(reply, message, flight),
+        };
         let Some(number) = number else {
             tally.counts.unasked += 1;
             return false;
@@ -307,9 +382,13 @@ impl Ear<'_> {
             self.pieces = reply.to_vec();
             return false;
         }
-        let told = match self.ordered {
-            true => self.flight.answer_oldest().map_or(Reply::Unasked, |due| Reply::Answer { due, reordered: false }),
-            false => self.flight.answered(number),
+        let told = match &mut self.flight {
+            Flight::Numbered(flight) => flight.answered(number),
+            Flight::InOrder(flight) => {
+                let mut told = Reply::Unasked;
+                flight.answered(1, |due, _| told = Reply::Answer { due, reordered: false });
+                told
+            }
         };
         match told {
             Reply::Answer { due, .. } if !is_right => tally.wrong(due),
@@ -324,14 +403,14 @@ impl Ear<'_> {
         }
         false
     }
+}
 
-    /// Which request a reply says that it answers. Numbers that begin anew mean the request that is nearest.
-    fn number_of(&self, reply: &[u8], message: &Pattern, oldest: Option<u64>) -> Option<u64> {
-        let said = message.number_in(reply)?;
-        let Some(modulus) = message.distinct() else { return Some(said) };
-        let oldest = oldest.unwrap_or(self.flight.next());
-        let behind = (said + modulus - oldest % modulus) % modulus;
-        let ahead = oldest + behind;
-        Some(if behind > modulus / 2 && ahead >= modulus { ahead - modulus } else { ahead })
-    }
+/// Which request a reply says that it answers. Numbers that begin anew mean the request that is nearest.
+fn number_of(reply: &[u8], message: &Pattern, flight: &mut Numbered) -> Option<u64> {
+    let said = message.number_in(reply)?;
+    let Some(modulus) = message.distinct() else { return Some(said) };
+    let oldest = flight.oldest().unwrap_or(flight.next());
+    let behind = (said + modulus - oldest % modulus) % modulus;
+    let ahead = oldest + behind;
+    Some(if behind > modulus / 2 && ahead >= modulus { ahead - modulus } else { ahead })
 }

@@ -160,10 +160,10 @@ impl Tally {
         }
     }
 
-    pub(super) fn missing(&mut self, due: Moment) {
+    pub(super) fn missing(&mut self, due: Moment, count: u64) {
         if self.measures(due) {
-            self.counts.missing += 1;
-            self.failed_now += 1;
+            self.counts.missing += count;
+            self.failed_now += count;
         }
     }
 
