@@ -147,8 +147,11 @@ async fn once(
     };
     {
         let tally = &mut shared.desk().tally;
-        tally.connecting.saturating_record(opening.opened.saturating_sub(begun).max(1));
-        if let Mode::Connect { .. } = mode {
+        let connects = matches!(mode, Mode::Connect { .. });
+        if !connects || tally.measures(begun) {
+            tally.connecting.saturating_record(opening.opened.saturating_sub(begun).max(1));
+        }
+        if connects {
             tally.sent(begun, begun, 1, 0);
             tally.answered(begun, opening.opened.max(begun), 1, 0);
         }

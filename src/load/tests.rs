@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::message::{Expectation, Source};
 use super::report::Report;
 use super::{Length, Load, Mode, Unreached, run};
+use crate::faults::{Fate, Fates, Faults};
 use crate::handler::{Handler, handler_fn};
 use crate::registry::{Item, NoOptions, Registry};
 use crate::server::Server;
@@ -140,15 +141,221 @@ async fn losses_duplicates_and_changes_of_order_are_counted_exactly() {
     assert_eq!((counts.duplicates, counts.reordered, counts.late, counts.unasked), (100, 100, 0, 0), "{counts:?}");
 }
 
+/// What becomes of so many messages and their replies on the first link to a listener with those faults: how many
+/// replies come, and how many messages have none.
+fn foretold(faults: &Faults, messages: u64) -> (u64, u64) {
+    let (mut there, mut back) = (Fates::new(faults, 0), Fates::new(faults, 1));
+    let copies = |fate: Fate| if fate.drop { 0 } else { 1 + u64::from(fate.duplicate) };
+    let each: Vec<u64> = (0..messages).map(|_| (0..copies(there.draw())).map(|_| copies(back.draw())).sum()).collect();
+    (each.iter().sum(), each.iter().filter(|replies| **replies == 0).count() as u64)
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_network_loses_is_what_the_load_misses() {
-    let mode = Mode::Closed { depth: 4 };
-    let endpoint = "memory://lossy?kind=datagrams&seed=7&drop=0.1";
-    let report = measure(endpoint, crate::handlers::echo::Echo, load(mode, Length::Count(2000))).await;
+    for seed in 1..5 {
+        let faults = Faults { seed, drop: 0.1, ..Faults::default() };
+        let (replies, lost) = foretold(&faults, 2000);
+        let endpoint = format!("memory://lossy?kind=datagrams&seed={seed}&drop=0.1");
+        let load = load(Mode::Closed { depth: 4 }, Length::Count(2000));
+        let counts = measure(&endpoint, crate::handlers::echo::Echo, load).await.counts;
+        assert_eq!((counts.sent, counts.answered, counts.missing), (2000, replies, lost), "{counts:?}");
+        assert_eq!((counts.wrong, counts.duplicates, counts.late, counts.unasked), (0, 0, 0, 0), "{counts:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_network_doubles_is_counted_as_doubled() {
+    for seed in 1..5 {
+        let faults = Faults { seed, duplicate: 0.2, ..Faults::default() };
+        let (replies, lost) = foretold(&faults, 1000);
+        let endpoint = format!("memory://doubles?kind=datagrams&seed={seed}&duplicate=0.2");
+        let mode = Mode::Open { rate: 1000.0, precise: false };
+        let counts = measure(&endpoint, crate::handlers::echo::Echo, load(mode, Length::Count(1000))).await.counts;
+        // Nobody waits for the copies of the very last replies.
+        assert!((replies - 1000 - 3..=replies - 1000).contains(&counts.duplicates), "{counts:?}");
+        assert_eq!((counts.sent, counts.answered, counts.missing, lost), (1000, 1000, 0, 0), "{counts:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_network_changes_the_order_nothing_is_lost() {
+    let endpoint = "memory://mixed?kind=datagrams&seed=3&reorder=0.1";
+    let mode = Mode::Open { rate: 1000.0, precise: false };
+    let counts = measure(endpoint, crate::handlers::echo::Echo, load(mode, Length::Count(1000))).await.counts;
+    assert_eq!((counts.answered, counts.missing, counts.duplicates), (1000, 0, 0), "{counts:?}");
+    // Each way holds back a tenth.
+    assert!((120..=260).contains(&counts.reordered), "{counts:?}");
+}
+
+/// Echoes, but every seventh time with something else.
+fn seventh_is_wrong() -> impl Handler {
+    handler_fn(|session| {
+        Box::pin(async move {
+            let mut count = 0;
+            while let Some(message) = session.recv().await? {
+                count += 1;
+                let mut reply = message.to_vec();
+                if count % 7 == 0 {
+                    reply.reverse();
+                }
+                session.send(&reply).await?;
+            }
+            Ok(())
+        })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_that_are_wrong_among_right_ones_are_found_one_by_one() {
+    for framing in ["lines", "length16", "netstring", "fixed&size=16"] {
+        let endpoint = format!("memory://seventh?framing={framing}");
+        let load = load(Mode::Closed { depth: 16 }, Length::Count(700));
+        let counts = measure(&endpoint, seventh_is_wrong(), load).await.counts;
+        // A number that reads the same both ways is right either way.
+        let palindromes = (1..=100_u64).filter(|seventh| {
+            let text = format!("{:016}", seventh * 7 - 1);
+            text.bytes().eq(text.bytes().rev())
+        });
+        let wrong = 100 - palindromes.count() as u64;
+        assert_eq!((counts.answered, counts.wrong, counts.missing), (700 - wrong, wrong, 0), "{framing}: {counts:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_of_any_length_are_right_when_they_hold_the_message() {
+    let varying = || {
+        handler_fn(|session| {
+            Box::pin(async move {
+                let mut count = 0;
+                while let Some(message) = session.recv().await? {
+                    count += 1;
+                    session.send_parts(&[&b"x".repeat(count % 5), &message, &b"y".repeat(count % 3)]).await?;
+                }
+                Ok(())
+            })
+        })
+    };
+    for endpoint in ["memory://v?framing=lines", "memory://v?framing=lines&split=0.5&coalesce=0.3&seed=5"] {
+        let report = measure(endpoint, varying(), load(Mode::Closed { depth: 9 }, Length::Count(500))).await;
+        assert_eq!((report.counts.answered, report.failures()), (500, 0), "{endpoint}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_framing_a_reply_ends_where_it_is_right() {
+    let in_pieces = handler_fn(|session| {
+        Box::pin(async move {
+            let mut count = 0;
+            while let Some(message) = session.recv().await? {
+                count += 1;
+                session.send(b"Hello ").await?;
+                if count % 3 == 0 {
+                    session.flush().await?;
+                    tokio::time::sleep(SECOND / 1000).await;
+                }
+                session.send(&message).await?;
+            }
+            Ok(())
+        })
+    });
+    let load = Load {
+        expectation: Expectation::text("Hello {message}"),
+        ..load(Mode::Closed { depth: 1 }, Length::Count(300))
+    };
+    let report = measure("memory://pieces", in_pieces, load).await;
+    assert_eq!((report.counts.answered, report.failures(), report.counts.unasked), (300, 0, 0), "{:?}", report.counts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_due_and_finds_no_room_is_counted_as_not_sent() {
+    let deaf = || handler_fn(|_| Box::pin(async move { std::future::pending().await }));
+    let mode = Mode::Open { rate: 100.0, precise: false };
+    let load = Load { source: Source::Numbered(32 * 1024), ..load(mode, Length::Time(10 * SECOND)) };
+    let report = measure("memory://deaf?framing=length32", deaf(), load).await;
     let counts = report.counts;
-    assert_eq!((counts.sent, counts.answered + counts.missing, counts.wrong), (2000, 2000, 0), "{counts:?}");
-    // Each way loses a tenth: nineteen in a hundred.
-    assert!((300..460).contains(&counts.missing), "{counts:?}");
+    assert_eq!((counts.sent + counts.unsent, counts.answered), (1000, 0), "{counts:?}");
+    assert!(counts.unsent > 900 && counts.missing == counts.sent, "{counts:?}");
+    assert!(report.errors["timeout"] >= 3, "{:?}", report.errors);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_load_keeps_its_schedule_when_connections_break() {
+    let breaks = || {
+        handler_fn(|session| {
+            Box::pin(async move {
+                for _ in 0..10 {
+                    let Some(message) = session.recv().await? else { return Ok(()) };
+                    session.send(&message).await?;
+                }
+                Ok(())
+            })
+        })
+    };
+    let mode = Mode::Open { rate: 100.0, precise: false };
+    let report = measure("memory://breaks?framing=lines", breaks(), load(mode, Length::Time(10 * SECOND))).await;
+    let counts = report.counts;
+    assert_eq!(counts.sent + counts.unsent, 1000, "{counts:?}");
+    assert_eq!(counts.answered + counts.missing, counts.sent, "{counts:?}");
+    assert!(report.connecting.count >= 99, "{:?}", report.connecting);
+    assert_eq!(report.reasons["failed"], "the server ended the connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_made_at_a_rate_and_their_latency_runs_from_when_they_were_due() {
+    let mode = Mode::Connect { rate: Some(50.0), precise: false };
+    let load = Load { connections: 4, ..load(mode, Length::Time(2 * SECOND)) };
+    let report = measure("memory://rated?framing=lines", crate::handlers::echo::Echo, load).await;
+    assert_eq!((report.counts.answered, report.counts.unsent, report.failures()), (100, 0, 0));
+    assert!(report.latency.max < 5_000_000, "{:?}", report.latency);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counted_load_ends_when_nothing_comes_any_more() {
+    let left = Arc::new(std::sync::atomic::AtomicI64::new(5));
+    let falls_silent = handler_fn(move |session| {
+        let left = left.clone();
+        Box::pin(async move {
+            while let Some(message) = session.recv().await? {
+                if left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) > 0 {
+                    session.send(&message).await?;
+                }
+            }
+            Ok(())
+        })
+    });
+    let started = tokio::time::Instant::now();
+    let load = load(Mode::Closed { depth: 1 }, Length::Count(1_000_000));
+    let report = measure("memory://silent?framing=lines", falls_silent, load).await;
+    assert!(started.elapsed() < 20 * SECOND);
+    assert_eq!((report.counts.answered, report.complete), (5, false));
+    assert!(report.counts.missing >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_is_stopped_tells_what_it_has() {
+    let registry = Registry::builtin();
+    let endpoint = "memory://stopped?framing=lines".parse().unwrap();
+    let service = registry.service(&endpoint, "echo").unwrap();
+    let running = Server::new().serve(service).bind().await.unwrap().start();
+    let mode = Mode::Open { rate: 100.0, precise: false };
+    let stop = tokio::time::sleep(2 * SECOND);
+    let load = load(mode, Length::Time(60 * SECOND));
+    let report = run(registry.dialler(&endpoint).unwrap(), load, stop, |_| {}).await.unwrap();
+    drop(running);
+    assert!(!report.complete && (1.9..2.1).contains(&report.seconds), "{}", report.seconds);
+    assert!((199..=201).contains(&report.counts.answered) && report.failures() == 0, "{:?}", report.counts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_first_is_waited_for_once() {
+    let load = Load {
+        greeting: SECOND,
+        connections: 4,
+        ..load(Mode::Connect { rate: None, precise: false }, Length::Count(40))
+    };
+    let report = measure("memory://quiet?framing=lines", crate::handlers::echo::Echo, load).await;
+    assert_eq!(report.counts.answered, 40);
+    assert!(report.connecting.max < 1_000_000, "{:?}", report.connecting);
 }
 
 #[tokio::test(start_paused = true)]
