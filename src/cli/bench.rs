@@ -33,8 +33,14 @@ const MOST_IN_FLIGHT: usize = 1 << 16;
 ///
 /// Without --rate the load is closed: each connection keeps --depth requests in flight, so a slow server is asked less
 /// often. With --rate it is open: latencies run from when a request was due, so a stall shows in all that it delayed.
+///
+/// Requests that are due after the ramp and the warm-up count. Each is answered, wrong (it is not what --expect says),
+/// missing (no reply within --timeout) or, in an open load, not sent in time; connections that fail are counted by their
+/// verdict. None of these is among the latencies. The exit code is 0 if there were right replies at all, and no --fail-if
+/// held. Ctrl-C ends it with what it has.
 #[derive(clap::Args)]
 #[group(skip)]
+#[command(after_long_help = JSON)]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(super) struct Args {
     /// What to load, as in tcp://127.0.0.1:8080?framing=lines
@@ -111,6 +117,30 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 }
+
+const JSON: &str = "\
+The object that --json prints, times in nanoseconds:
+  verdict      how it ended, in the word of the exit code; where that is not
+               ok with message and causes
+  complete     whether it ran to its end
+  settings     what was asked for, in words
+  seconds      how long it was measured, in seconds
+  rate         right replies a second; with --connect, connections
+  counts       sent, answered, wrong, missing, unsent, late, duplicates,
+               reordered, unasked; bytes_out, bytes_in
+  latency      from when a request was due to its reply: count, min, mean,
+               stdev, p50, p75, p90, p95, p99, p999, p9999, max
+  connecting   the same, from the call to the greeting
+  lateness     the same, from when a request was due to when it was sent,
+               where that was later
+  open_at_end  how many connections were open at the end
+  errors       connections that failed, by verdict
+  reasons      for each verdict the first of them, in words
+  timeline     for each second: seconds (the last may be shorter), answered,
+               failed, p50, p99, max
+  histogram    [latency, how often], for all latencies, to three digits
+With --compare, rows: metric, first, second, change (0.1 is a tenth more),
+spread, and a judgement: same, chance, better, worse or unknown.";
 
 pub(super) fn run(args: &Args, registry: &Registry) -> Outcome {
     if let Some(files) = &args.compare {

@@ -3,59 +3,98 @@
 use std::fmt::Write as _;
 
 use super::report::{Report, thousands, time};
+use super::tally::Second;
 use super::{ratio, whole};
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 240.0;
-const MARGIN: f64 = 70.0;
+/// Beside the drawing, for numbers; below and above it, for words.
+const LEFT: f64 = 130.0;
+const BELOW: f64 = 50.0;
+const ABOVE: f64 = 14.0;
+const PLOT_WIDTH: f64 = WIDTH - LEFT - 10.0;
+const PLOT_HEIGHT: f64 = HEIGHT - BELOW - ABOVE;
 /// How many bars the histogram has.
 const BARS: usize = 60;
 
 const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em;color:#111;background:#fff}\
-table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ccc;padding:.2em 1em .2em 0;text-align:left}\
-td.n{text-align:right;font-variant-numeric:tabular-nums}svg{width:100%;height:auto}code{overflow-wrap:anywhere}";
+table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ccc;padding:.2em 1em .2em 0;text-align:left;\
+vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}svg{width:100%;height:auto;font-size:13px}\
+h1,code,td{overflow-wrap:anywhere}h2{break-after:avoid}table,figure{break-inside:avoid}figure{margin:1em 0}\
+@media(max-width:600px){svg{font-size:22px}h1{font-size:1.4em}}@media print{body{margin:0;font-size:12px}}";
 
 pub(super) fn page(report: &Report) -> String {
-    let counts = &report.counts;
     let latency = &report.latency;
-    let mut figures = vec![
-        ("replies a second", thousands(whole(report.rate))),
-        ("right replies", thousands(counts.answered)),
-        ("wrong replies", thousands(counts.wrong)),
-        ("missing replies", thousands(counts.missing)),
-        ("late, doubled, reordered", format!("{}, {}, {}", counts.late, counts.duplicates, counts.reordered)),
-        ("bytes out and in", format!("{}, {}", thousands(counts.bytes_out), thousands(counts.bytes_in))),
-    ];
-    figures.extend(report.errors.iter().map(|(word, count)| (word.as_str(), thousands(*count))));
-    let percentiles = latency.percentiles().map(|(name, value)| (name, time(value)));
-    let settings = report.settings.rows().map(|(name, value)| (name, value));
+    let percentiles = latency.percentiles().map(|(name, value)| (name.to_owned(), time(value)));
+    let settings = report.settings.rows().map(|(name, value)| (name.to_owned(), value));
+    let rates: Vec<f64> = report.timeline.iter().map(Second::rate).collect();
+    let slowest: Vec<f64> = report.timeline.iter().map(|second| ratio(second.p99, 1)).collect();
+    let unit = report.unit();
+    let stopped = if report.complete { "" } else { " It was stopped before its end." };
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>greetd bench {0}</title>\
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>greetd bench {0}</title>\
          <style>{STYLE}</style></head><body>\n<h1>greetd bench <code>{0}</code></h1>\n\
-         <p>{1} replies a second over {2:.1} s; half of them within {3}, 99 % within {4}.</p>\n\
-         <h2>Result</h2>{5}\n<h2>Latency</h2>{6}\n{7}\n<h2>Second by second</h2>\n{8}\n<h2>Settings</h2>{9}\n</body></html>\n",
+         <p>{1} {unit} a second over {2:.1} s; half of them within {3}, 99 % within {4}.{stopped}</p>\n\
+         <h2>Result</h2>{5}\n<h2>Latency</h2>{6}\n{7}\n<h2>Second by second</h2>\n{8}\n{9}\n<h2>Settings</h2>{10}\n\
+         </body></html>\n",
         escaped(&report.settings.endpoint),
         thousands(whole(report.rate)),
         report.seconds,
         time(latency.p50),
         time(latency.p99),
-        table(&figures),
+        table(&figures(report, unit)),
         table(&percentiles),
-        histogram(report),
-        timeline(report),
+        histogram(report, unit),
+        timeline(report, &format!("{unit} a second; ✕ where some failed"), &rates, |value| thousands(whole(value))),
+        timeline(report, "99th percentile of the latency", &slowest, |value| time(whole(value))),
         table(&settings),
     )
 }
 
-fn table(rows: &[(&str, String)]) -> String {
-    let row = |(name, value): &(&str, String)| {
+fn figures(report: &Report, unit: &str) -> Vec<(String, String)> {
+    let counts = &report.counts;
+    let mut figures = vec![
+        (format!("{unit} a second"), thousands(whole(report.rate))),
+        (format!("right {unit}"), thousands(counts.answered)),
+        ("wrong replies".to_owned(), thousands(counts.wrong)),
+        ("missing replies".to_owned(), thousands(counts.missing)),
+    ];
+    let others = [
+        ("requests not sent in time", counts.unsent),
+        ("late replies", counts.late),
+        ("doubled replies", counts.duplicates),
+        ("reordered replies", counts.reordered),
+        ("replies to nothing", counts.unasked),
+    ];
+    let others = others.into_iter().filter(|(_, count)| *count > 0);
+    figures.extend(others.map(|(name, count)| (name.to_owned(), thousands(count))));
+    if counts.bytes_out > 0 {
+        figures.push(("bytes sent".to_owned(), thousands(counts.bytes_out)));
+        figures.push(("bytes received".to_owned(), thousands(counts.bytes_in)));
+    }
+    if report.connecting.count > 0 {
+        let connecting = &report.connecting;
+        let value = format!("p50 {}, p99 {}, max {}", time(connecting.p50), time(connecting.p99), time(connecting.max));
+        figures.push((format!("making {} connections", thousands(connecting.count)), value));
+    }
+    figures.push(("open at the end".to_owned(), thousands(report.open_at_end)));
+    figures.extend(report.errors.iter().map(|(word, count)| {
+        let reason = report.reasons.get(word).map_or(String::new(), |reason| format!(" ({reason})"));
+        (format!("connections that failed: {word}"), format!("{}{reason}", thousands(*count)))
+    }));
+    figures
+}
+
+fn table(rows: &[(String, String)]) -> String {
+    let row = |(name, value): &(String, String)| {
         format!("<tr><th>{}</th><td class=\"n\">{}</td></tr>\n", escaped(name), escaped(value))
     };
     format!("<table>\n{}</table>", rows.iter().map(row).collect::<String>())
 }
 
 /// How many replies took how long: bars of equal width on a logarithmic scale of time.
-fn histogram(report: &Report) -> String {
+fn histogram(report: &Report, unit: &str) -> String {
     let (least, most) = (ratio(report.latency.min.max(1), 1), ratio(report.latency.max.max(2), 1));
     let span = (most / least).ln().max(f64::EPSILON);
     let mut bars = [0_u64; BARS];
@@ -66,71 +105,75 @@ fn histogram(report: &Report) -> String {
         bars[index] += count;
     }
     let highest = bars.iter().copied().max().unwrap_or(0).max(1);
-    let width = (WIDTH - MARGIN) / ratio(BARS as u64, 1);
+    let width = PLOT_WIDTH / ratio(BARS as u64, 1);
     let mut drawing = String::new();
     for (index, count) in bars.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let (x, height) = (MARGIN + width * ratio(index as u64, 1), (HEIGHT - 40.0) * ratio(*count, highest));
+        let (x, height) = (LEFT + width * ratio(index as u64, 1), PLOT_HEIGHT * ratio(*count, highest));
         // Writing to a text cannot fail.
         let _ = writeln!(
             drawing,
             "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\" fill=\"#0b5fa5\"/>",
-            HEIGHT - 20.0 - height,
+            ABOVE + PLOT_HEIGHT - height,
             width - 1.0
         );
     }
-    for (quarter, anchor) in (0_u32..=4).zip(["start", "middle", "middle", "middle", "end"]) {
-        let share = f64::from(quarter) / 4.0;
-        #[expect(clippy::cast_sign_loss, reason = "times are positive")]
-        let value = (least * (span * share).exp()) as u64;
-        let x = MARGIN + (WIDTH - MARGIN) * share;
-        let _ = writeln!(
-            drawing,
-            "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
-            HEIGHT - 4.0,
-            time(value)
-        );
-    }
-    let _ =
-        writeln!(drawing, "<text x=\"{}\" y=\"20\" text-anchor=\"end\">{}</text>", MARGIN - 6.0, thousands(highest));
-    svg("how many replies took how long", &drawing)
+    let share = |quarter: u32| f64::from(quarter) / 2.0;
+    let marks = [0, 1, 2].map(|half| (share(half), time(whole(least * (span * share(half)).exp()))));
+    axes(&mut drawing, &thousands(highest), &marks);
+    svg(&format!("{unit}, by how long they took (the scale of time is logarithmic)"), &drawing)
 }
 
-/// Replies in each second as a line, failures as crosses on it.
-fn timeline(report: &Report) -> String {
-    let highest = report.timeline.iter().map(|second| second.answered).max().unwrap_or(0).max(1);
-    let last = ratio(report.timeline.len().saturating_sub(1).max(1) as u64, 1);
-    let place = |index: usize, answered: u64| {
-        let x = MARGIN + (WIDTH - MARGIN - 10.0) * ratio(index as u64, 1) / last;
-        (x, HEIGHT - 20.0 - (HEIGHT - 40.0) * ratio(answered, highest))
+/// A value for each second as a line, with crosses where something failed.
+fn timeline(report: &Report, title: &str, values: &[f64], shown: fn(f64) -> String) -> String {
+    let highest = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let last = ratio(values.len().saturating_sub(1).max(1) as u64, 1);
+    let place = |(index, value): (usize, &f64)| {
+        (LEFT + PLOT_WIDTH * ratio(index as u64, 1) / last, ABOVE + PLOT_HEIGHT * (1.0 - value / highest))
     };
-    let points = report.timeline.iter().enumerate().map(|(index, second)| place(index, second.answered));
-    let line: Vec<String> = points.map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    let points: Vec<(f64, f64)> = values.iter().enumerate().map(place).collect();
+    let line: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
     let mut drawing =
         format!("<polyline points=\"{}\" fill=\"none\" stroke=\"#0b5fa5\" stroke-width=\"2\"/>\n", line.join(" "));
-    for (index, second) in report.timeline.iter().enumerate().filter(|(_, second)| second.failed > 0) {
-        let (x, y) = place(index, second.answered);
+    for (second, (x, y)) in report.timeline.iter().zip(&points).filter(|(second, _)| second.failed > 0) {
         let _ = writeln!(
             drawing,
             "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"#a00\" text-anchor=\"middle\">✕<title>{} failed</title></text>",
             second.failed
         );
     }
-    let _ =
-        writeln!(drawing, "<text x=\"{}\" y=\"20\" text-anchor=\"end\">{}</text>", MARGIN - 6.0, thousands(highest));
+    let marks = [(0.0, "1 s".to_owned()), (1.0, format!("{} s", values.len()))];
+    axes(&mut drawing, &shown(highest), &marks[..values.len().min(2)]);
+    svg(title, &drawing)
+}
+
+/// The lines from which is measured, what is highest, and some marks below.
+fn axes(drawing: &mut String, highest: &str, marks: &[(f64, String)]) {
+    let bottom = ABOVE + PLOT_HEIGHT;
     let _ = writeln!(
         drawing,
-        "<text x=\"{MARGIN}\" y=\"{0}\">1 s</text><text x=\"{1}\" y=\"{0}\" text-anchor=\"end\">{2} s</text>",
-        HEIGHT - 4.0,
-        WIDTH - 10.0,
-        report.timeline.len()
+        "<path d=\"M{LEFT} {ABOVE}V{bottom}H{0}\" fill=\"none\" stroke=\"#888\"/>\
+         <text x=\"{1}\" y=\"{2}\" text-anchor=\"end\">{highest}</text><text x=\"{1}\" y=\"{bottom}\" text-anchor=\"end\">0</text>",
+        LEFT + PLOT_WIDTH,
+        LEFT - 6.0,
+        ABOVE + 6.0,
     );
-    svg("replies in each second", &drawing)
+    for (share, text) in marks {
+        let anchor = if *share <= 0.0 {
+            "start"
+        } else if *share >= 1.0 {
+            "end"
+        } else {
+            "middle"
+        };
+        let (x, y) = (LEFT + PLOT_WIDTH * share, bottom + 22.0);
+        let _ = writeln!(drawing, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{text}</text>");
+    }
 }
 
 fn svg(title: &str, drawing: &str) -> String {
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-size=\"12\" role=\"img\">\
-         <title>{title}</title>\n{drawing}</svg>"
+        "<figure><figcaption>{title}</figcaption><svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\
+         <title>{title}</title>\n{drawing}</svg></figure>"
     )
 }
 

@@ -12,6 +12,9 @@ use super::{Length, Load, Mode, ratio};
 use crate::options::Period;
 use crate::service::Dialler;
 
+/// What stands for the message where none is sent.
+const NO_MESSAGE: &str = "none";
+
 /// The result of one load. Latencies are in nanoseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -95,7 +98,7 @@ impl Settings {
             warm_up: Period(load.warm_up).to_string(),
             ramp: Period(load.ramp).to_string(),
             timeout: Period(load.patience).to_string(),
-            message: if talks(load.mode) { load.source.to_string() } else { "none".to_owned() },
+            message: if talks(load.mode) { load.source.to_string() } else { NO_MESSAGE.to_owned() },
             expectation: if talks(load.mode) { load.expectation.to_string() } else { "a greeting, or none".to_owned() },
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -200,6 +203,11 @@ impl Report {
     /// How much failed: wrong and missing replies, requests that could not be sent, and connections that failed.
     pub fn failures(&self) -> u64 {
         self.counts.wrong + self.counts.missing + self.counts.unsent + self.errors.values().sum::<u64>()
+    }
+
+    /// What was counted: replies, or connections where nothing was asked.
+    pub fn unit(&self) -> &'static str {
+        if self.settings.message == NO_MESSAGE { "connections" } else { "replies" }
     }
 
     /// All latencies again.

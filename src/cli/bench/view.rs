@@ -113,18 +113,14 @@ pub(super) fn result(report: &Report) -> String {
         if report.complete { "" } else { "; stopped before its end" }
     );
     let talked = counts.sent + counts.unsent > 0;
-    let what = if report.settings.load.contains("connect,") {
-        ("connections", "connections")
-    } else {
-        ("replies", "right replies")
-    };
+    let unit = report.unit();
     let mut rows = table();
     let mut row = |name: &str, value: String| {
         rows.add_row([name.to_owned(), value]);
     };
     if talked {
-        row(&format!("{} a second", what.0), thousands(load::whole(report.rate)));
-        row(what.1, format!("{} in {:.2} s", thousands(counts.answered), report.seconds));
+        row(&format!("{unit} a second"), thousands(load::whole(report.rate)));
+        row(&format!("right {unit}"), format!("{} in {:.2} s", thousands(counts.answered), report.seconds));
         row("wrong, missing", format!("{}, {}", thousands(counts.wrong), thousands(counts.missing)));
     }
     if counts.bytes_out + counts.bytes_in > 0 && report.seconds > 0.0 {
