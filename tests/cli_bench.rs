@@ -390,7 +390,7 @@ fn a_server_that_resets_is_a_failure_in_words() {
 
 #[test]
 fn endless_bytes_cost_neither_memory_nor_the_end() {
-    let endpoint = each(|mut connection| while connection.write_all(&[b'x'; 65536]).is_ok() {});
+    let endpoint = each(|mut connection| while connection.write_all(&b"x".repeat(65536)).is_ok() {});
     for framing in ["raw", "lines", "length32", "netstring"] {
         let (ran, report) = against(&endpoint, &["-f", framing, "--greeting", "10ms"]);
         assert_ne!(ran.code, 0, "{framing}: {report}");

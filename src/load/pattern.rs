@@ -58,9 +58,9 @@ impl Pattern {
         if number != self.number && !self.digits.is_empty() {
             let digits = &mut self.bytes[self.digits.clone()];
             if number == self.number.wrapping_add(1) {
-                count_up(digits)
+                count_up(digits);
             } else {
-                write_digits(number, digits)
+                write_digits(number, digits);
             }
             self.number = number;
         }

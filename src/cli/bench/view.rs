@@ -94,12 +94,12 @@ fn live(progress: &load::Progress<'_>) -> String {
     }
     let latency = Latency::of(&so_far);
     let mut text = String::new();
-    for (name, value) in latency.percentiles() {
+    for (index, (name, value)) in latency.percentiles().into_iter().enumerate() {
         // Writing to a text cannot fail.
-        let _ = write!(text, "{name} {}  ", time(value));
+        let _ = write!(text, "{}{name:>8} {:<9}", if index == 4 { "\n" } else { "" }, time(value));
     }
     let values = so_far.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value()));
-    format!("{}\n{}", text.trim_end(), histogram(&latency, values, LIVE_BARS))
+    format!("{}\n{}", text, histogram(&latency, values, LIVE_BARS))
 }
 
 /// The result in words.
@@ -172,19 +172,20 @@ fn throughput(bytes: u64, report: &Report) -> String {
     format!("{:.2} MB/s", load::ratio(bytes, 1_000_000) / report.seconds)
 }
 
-/// Bars over equal steps from the shortest latency to the 99th percentile, and one for the rest.
+/// Bars over the latencies from the shortest to the longest, each of which begins as many times later as the one before.
 fn histogram(latency: &Latency, values: impl Iterator<Item = (u64, u64)>, bars: usize) -> String {
-    let (least, most) = (latency.min, latency.p99.max(latency.min + 1));
-    let step = ((most - least) / (bars as u64 - 1)).max(1);
+    let least = load::ratio(latency.min.max(1), 1);
+    let span = (load::ratio(latency.max.max(2), 1) / least).ln().max(f64::EPSILON) / load::ratio(bars as u64, 1);
     let mut counts = vec![0_u64; bars];
     for (value, count) in values {
-        counts[((value.saturating_sub(least) / step) as usize).min(bars - 1)] += count;
+        let bar = load::whole(((load::ratio(value.max(1), 1) / least).ln() / span).floor());
+        counts[(bar as usize).min(bars - 1)] += count;
     }
     let highest = counts.iter().copied().max().unwrap_or(0).max(1);
     let mut text = String::new();
     for (index, count) in counts.into_iter().enumerate() {
         let bar = "■".repeat((count * BAR).div_ceil(highest) as usize);
-        let from = least + step * index as u64;
+        let from = load::whole(least * (span * load::ratio(index as u64, 1)).exp());
         // Writing to a text cannot fail.
         let _ = writeln!(text, "  from {:>9}  {:>10}  {bar}", time(from), thousands(count));
     }
