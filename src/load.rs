@@ -337,7 +337,9 @@ pub async fn run(
     let mut desk = shared.desk();
     let tally = &mut desk.tally;
     tally.finish(clock.now());
-    let until = stopped.min(end);
+    // The last requests of an open load are due shortly before its end.
+    let ran_out = is_complete && matches!(shared.load.length, Length::Time(_));
+    let until = if ran_out { end } else { stopped.min(end) };
     tally.counts.unsent = shared.unsent(until, tally);
     let measured = Duration::from_nanos(until.saturating_sub(begin));
     Ok(Report::of(settings, tally, measured, held, is_complete))
