@@ -151,6 +151,16 @@ mod tests {
         assert_eq!(missed("failures > 2 %"), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_written_is_an_objective_or_an_error_and_can_be_held(text in "[a-z0-9.]{0,8} ?[<>]? ?[0-9.a-z%-]{0,8}") {
+            if let Ok(objective) = text.parse::<Objective>() {
+                proptest::prop_assert_eq!(objective.to_string(), text.trim());
+                objective.missed(&report(1..=3));
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_objective_is_told_what_one_is() {
         for wrong in
