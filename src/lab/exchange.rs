@@ -30,6 +30,8 @@ pub(crate) struct Server {
     proto: Proto,
     /// Answer from the address that was asked, with `IP_PKTINFO`.
     with_pktinfo: bool,
+    /// Whether it can be called at all: poll(2) says for ever that a TCP socket has hung up that does not listen.
+    is_open: bool,
     accepted: Vec<Socket>,
 }
 
@@ -57,13 +59,14 @@ enum State {
 
 impl Server {
     pub(crate) fn new(socket: Tracked, proto: Proto) -> Self {
-        Server { socket, proto, with_pktinfo: false, accepted: Vec::new() }
+        let is_open = proto == Proto::Udp || socket.inner().is_listener().unwrap_or(false);
+        Server { socket, proto, with_pktinfo: false, is_open, accepted: Vec::new() }
     }
 
     /// A UDP server that answers with `IP_PKTINFO`.
     pub(crate) fn with_pktinfo(mut socket: Tracked) -> io::Result<Self> {
         pktinfo::request(&mut socket)?;
-        Ok(Server { socket, proto: Proto::Udp, with_pktinfo: true, accepted: Vec::new() })
+        Ok(Server { with_pktinfo: true, ..Server::new(socket, Proto::Udp) })
     }
 
     /// Takes one call. Says from whom it came and which client's number it carried.
@@ -211,8 +214,9 @@ pub(crate) fn run_until_quiet(servers: &mut [Server], clients: &mut [Client], qu
 /// Waits for something to happen; gives the places of the servers and clients to which it did.
 fn wait(servers: &[Server], clients: &[Client], left: Duration) -> io::Result<(Vec<usize>, Vec<usize>)> {
     let waiting: Vec<usize> = (0..clients.len()).filter(|&place| clients[place].state == State::Waiting).collect();
+    let open: Vec<usize> = (0..servers.len()).filter(|&place| servers[place].is_open).collect();
     let mut polled: Vec<PollFd<'_>> =
-        servers.iter().map(|server| PollFd::new(server.socket.as_fd(), PollFlags::POLLIN)).collect();
+        open.iter().map(|&place| PollFd::new(servers[place].socket.as_fd(), PollFlags::POLLIN)).collect();
     polled.extend(waiting.iter().map(|&place| {
         let for_what = match clients[place].proto {
             Proto::Tcp => PollFlags::POLLOUT,
@@ -227,9 +231,9 @@ fn wait(servers: &[Server], clients: &[Client], left: Duration) -> io::Result<(V
         Err(errno) => return Err(errno.into()),
     }
     let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-    let (of_servers, of_clients) = polled.split_at(servers.len());
-    let ready_servers = (0..servers.len()).filter(|&place| is_ready(&of_servers[place])).collect();
-    let ready_clients =
-        waiting.iter().zip(of_clients).filter(|(_, fd)| is_ready(fd)).map(|(&place, _)| place).collect();
-    Ok((ready_servers, ready_clients))
+    let (of_servers, of_clients) = polled.split_at(open.len());
+    let ready = |places: &[usize], polled: &[PollFd<'_>]| {
+        places.iter().zip(polled).filter(|(_, fd)| is_ready(fd)).map(|(&place, _)| place).collect()
+    };
+    Ok((ready(&open, of_servers), ready(&waiting, of_clients)))
 }

@@ -267,6 +267,16 @@ impl Tracked {
         result
     }
 
+    /// An address as this socket takes it: an IPv6 one speaks to IPv4 by IPv4-mapped addresses alone.
+    pub(crate) fn in_its_family(&self, to: SocketAddr) -> SocketAddr {
+        match to {
+            SocketAddr::V4(v4) if self.socket.domain().is_ok_and(|domain| domain == Domain::IPV6) => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            to => to,
+        }
+    }
+
     /// The address it is bound to.
     ///
     /// # Errors

@@ -122,6 +122,12 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_bound_and_does_not_listen_is_said_to_be_out_of_reach() {
+        let Some(finding) = seen(&Binding::new(Proto::Tcp, Ipv4Addr::UNSPECIFIED)) else { return };
+        assert_eq!(finding.health, Health::Fails);
+    }
+
+    #[test]
     fn a_udp_wildcard_is_warned_of() {
         let Some(finding) = seen(&Binding::new(Proto::Udp, Ipv4Addr::UNSPECIFIED)) else { return };
         assert_eq!(finding.health, Health::Warns);

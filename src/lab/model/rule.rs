@@ -49,10 +49,12 @@ rules! {
     NonLocalAllowed "non-local-allowed" "IP_FREEBIND or ip_nonlocal_bind lets a socket bind an address that is not there yet.";
     NoSuchDevice "no-such-device" "No device of that name is on this host.";
     AlreadyBound "already-bound" "A socket is bound once.";
+    AlreadyConnected "already-connected" "A socket is connected once.";
     CallSucceeds "nothing-against-it" "Nothing stands in the way of this call.";
     NoListenOnUdp "no-listen-on-udp" "UDP has no connections to listen for.";
     NothingWaits "nothing-waits" "Nothing has come that could be taken.";
     SomethingWaits "something-waits" "Something has come and can be taken.";
+    NoPeer "no-peer" "The socket has no peer to which this could go.";
     ScopeNeeded "scope-needed" "A link-local address means nothing without its device.";
     PrivilegedPort "privileged-port" "Ports below ip_unprivileged_port_start need CAP_NET_BIND_SERVICE.";
     Mine "address-matches" "The socket is bound to the very address that was dialled.";
@@ -83,6 +85,7 @@ rules! {
     OnlySocket "only-match" "No other socket takes in that packet.";
     BacklogPlusOne "backlog-plus-one" "listen(n) lets n + 1 connections complete before anybody accepts.";
     BacklogClamped "backlog-clamped" "listen(n) counts at most somaxconn.";
+    BacklogAnew "backlog-set-anew" "A socket that listens already takes the new backlog, and nothing is checked again.";
     BacklogFull "backlog-full" "The queue is full, so the SYN is dropped in silence and sent again after about a second.";
     RoomAgain "retransmit-finds-room" "After an accept there is room, and the next SYN retransmit gets in.";
     TimeWait "time-wait-holds" "The closed connection stays in TIME_WAIT on the server and holds its address, unless old and new listener both set SO_REUSEADDR, or both SO_REUSEPORT.";

@@ -5,6 +5,8 @@ mod foresight;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use nix::errno::Errno;
+
 use super::action::{Action, Bind, Target};
 use crate::lab::model::{Binding, Delivery, Dial, Packet, Proto, arrival, deliver};
 use crate::lab::outcome::Outcome;
@@ -19,8 +21,8 @@ pub(super) struct World {
     settings: HashMap<(Side, String), String>,
     /// In the order in which the kernel meets them: TCP by listen, UDP by bind.
     sockets: Vec<Known>,
-    /// What closed connections leave behind for a minute.
-    left: Vec<Place>,
+    /// What closed connections leave behind for a minute, with the socket at the other end.
+    left: Vec<(usize, Place)>,
     next: usize,
 }
 
@@ -58,6 +60,8 @@ enum Role {
     Connected(Option<usize>),
     /// A UDP socket with a fixed peer.
     Fixed((IpAddr, u16)),
+    /// A TCP socket that called in vain. The model says no more about it.
+    Spent,
 }
 
 impl World {
@@ -68,10 +72,14 @@ impl World {
     /// Takes note of a step that ended like this.
     pub(super) fn apply(&mut self, action: &Action, outcome: Option<&Outcome>) {
         let went_well = matches!(outcome, Some(Outcome::Ok | Outcome::Connected | Outcome::Reply));
-        if !went_well {
-            return;
-        }
         match action {
+            Action::Connect { socket: Some(socket), from, to } if !went_well => match outcome {
+                Some(Outcome::Errno(Errno::ECONNREFUSED) | Outcome::Timeout | Outcome::ReplyLost) => {
+                    self.called_in_vain(socket, *from, to);
+                }
+                _ => {}
+            },
+            _ if !went_well => {}
             Action::Bind(bind) => self.bound(bind),
             Action::Listen { socket, backlog } => self.listens(socket, *backlog),
             Action::Connect { socket, from, to } => self.connected(socket.as_deref(), *from, to),
@@ -125,10 +133,7 @@ impl World {
     fn connected(&mut self, socket: Option<&str>, from: Side, to: &Target) {
         let dialled = (to.ip, to.port.unwrap_or(self.port));
         let role = if self.proto == Proto::Tcp { Role::Connected(None) } else { Role::Fixed(dialled) };
-        let known = socket.and_then(|name| self.find_mut(name)).map(|known| {
-            known.role = role.clone();
-            known.id
-        });
+        let known = socket.and_then(|name| self.dials(name, to, role.clone()));
         let id = known.unwrap_or_else(|| {
             let at = Place { host: from, port: 0, binding: Binding::new(self.proto, to.ip), bound_sharing: false };
             self.add(socket.unwrap_or_default(), at, role)
@@ -139,6 +144,32 @@ impl World {
         {
             queue.push((id, to.ip.to_canonical()));
         }
+    }
+
+    /// The socket is there all the same; one of UDP has its peer.
+    fn called_in_vain(&mut self, socket: &str, from: Side, to: &Target) {
+        let role = match self.proto {
+            Proto::Tcp => Role::Spent,
+            Proto::Udp => Role::Fixed((to.ip, to.port.unwrap_or(self.port))),
+        };
+        if self.dials(socket, to, role.clone()).is_none() {
+            let at = Place { host: from, port: 0, binding: Binding::new(self.proto, to.ip), bound_sharing: false };
+            self.add(socket, at, role);
+        }
+    }
+
+    /// A socket that is there takes that role by a call. A wildcard narrows to the address from which it calls.
+    fn dials(&mut self, socket: &str, to: &Target, role: Role) -> Option<usize> {
+        let source = self.packet(self.find(socket)?.at.host, to).map(|packet| packet.source);
+        let known = self.find_mut(socket)?;
+        known.role = role;
+        if let Some(source) = source.filter(|_| known.at.binding.is_wildcard()) {
+            known.at.binding.ip = match (known.at.binding.ip, source) {
+                (IpAddr::V6(_), IpAddr::V4(source)) => source.to_ipv6_mapped().into(),
+                (_, source) => source,
+            };
+        }
+        Some(known.id)
     }
 
     fn accepted(&mut self, socket: &str, name: &str) {
@@ -177,12 +208,21 @@ impl World {
         let Some(place) = self.sockets.iter().position(|known| known.name == socket) else { return };
         let known = self.sockets.remove(place);
         if let Role::Connected(Some(peer)) = known.role {
-            // Who closes first keeps the port for a while, unless it is a reset.
-            if !known.peer_closed && !reset {
-                self.left.push(known.at.clone());
+            // Who closes first keeps the port for a while, unless it is a reset, which also ends what the other side
+            // has kept. Closing with something unread is one, too (RFC 2525, section 2.17).
+            let reset = reset || known.inbox > 0;
+            if reset {
+                self.left.retain(|(other_end, _)| *other_end != known.id);
+            } else if !known.peer_closed {
+                self.left.push((peer, known.at.clone()));
             }
             if let Some(peer) = self.sockets.iter_mut().find(|one| one.id == peer) {
                 peer.peer_closed = true;
+                if reset {
+                    // It is over for the other end as well, which gives up the port that it was accepted on.
+                    peer.role = Role::Spent;
+                    peer.at.port = 0;
+                }
             }
         }
     }
@@ -206,13 +246,11 @@ impl World {
     fn neighbours<'a>(&'a self, at: &'a Place, except: usize) -> impl Iterator<Item = &'a Binding> {
         let here = |other: &Place| other.host == at.host && other.port == at.port;
         let open = self.sockets.iter().filter(move |known| known.id != except).map(|known| &known.at);
-        open.chain(&self.left).filter(move |other| here(other)).map(|other| &other.binding)
+        open.chain(self.left.iter().map(|(_, at)| at)).filter(move |other| here(other)).map(|other| &other.binding)
     }
 
     fn place(&self, bind: &Bind) -> Place {
-        let v6_only = bind.v6_only.unwrap_or_else(|| {
-            self.setting(bind.host, "net.ipv6.bindv6only") == Some("1") && bind.ip.to_canonical().is_ipv6()
-        });
+        let v6_only = bind.v6_only.unwrap_or_else(|| self.setting(bind.host, "net.ipv6.bindv6only") == Some("1"));
         Place {
             host: bind.host,
             port: bind.port.unwrap_or(self.port),
@@ -237,7 +275,7 @@ impl World {
     fn delivered(&self, from: Side, to: &Target) -> Delivery {
         let Some(packet) = self.packet(from, to) else { return Delivery::to_nobody() };
         let port = to.port.unwrap_or(self.port);
-        let is_server = |known: &Known| !matches!(known.role, Role::Connected(_) | Role::Fixed(_));
+        let is_server = |known: &Known| matches!(known.role, Role::Bound | Role::Listening { .. });
         let here: Vec<usize> = (0..self.sockets.len())
             .filter(|&place| {
                 let known = &self.sockets[place];

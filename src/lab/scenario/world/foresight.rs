@@ -1,9 +1,11 @@
 //! What the model says of the next step.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use nix::errno::Errno;
 
 use super::{Known, Place, Role, World};
-use crate::lab::model::{Binding, Decision, Proto, Rule, device_of, may_bind, may_listen, reply_source};
+use crate::lab::model::{Binding, Decision, Dial, Proto, Rule, arrival, device_of, may_bind, may_listen, reply_source};
 use crate::lab::outcome::Outcome;
 use crate::lab::scenario::action::{Action, Bind, Target};
 use crate::lab::socket::Flag;
@@ -22,31 +24,32 @@ impl World {
     pub(in crate::lab::scenario) fn predict(&self, action: &Action) -> Foresight {
         match action {
             Action::Bind(bind) => said(self.predict_bind(bind)),
-            Action::Listen { socket, .. } => {
-                self.find(socket).map_or(silent(), |known| said(self.predict_listen(known)))
-            }
-            Action::Connect { socket, from, to } => {
-                let host = socket.as_deref().and_then(|name| self.find(name)).map_or(*from, |known| known.at.host);
-                self.predict_connect(host, to)
-            }
+            Action::Listen { socket, .. } => match self.find(socket) {
+                Some(known) if known.role != Role::Spent => said(self.predict_listen(known)),
+                _ => silent(),
+            },
+            Action::Connect { socket, from, to } => match socket.as_deref().and_then(|name| self.find(name)) {
+                Some(known) => self.predict_dial(known, to),
+                None => self.predict_connect(*from, to),
+            },
             Action::Accept { socket, .. } => match self.find(socket).map(|known| &known.role) {
                 Some(Role::Listening { queue, .. }) if queue.is_empty() => (Some(Outcome::Timeout), Rule::NothingWaits),
                 Some(Role::Listening { .. }) => (Some(Outcome::Ok), Rule::SomethingWaits),
+                Some(_) if self.proto == Proto::Udp => failing(Errno::EOPNOTSUPP, Rule::NoListenOnUdp),
                 Some(_) => failing(Errno::EINVAL, Rule::BoundNotListening),
                 None => silent(),
             },
-            Action::Send { socket, to, .. } => match self.find(socket).map(|known| (&known.role, to)) {
-                Some((Role::Connected(_), _)) => (Some(Outcome::Ok), Rule::CallSucceeds),
-                Some((Role::Fixed(_), _) | (_, Some(_))) if self.proto == Proto::Udp => {
-                    (Some(Outcome::Ok), Rule::CallSucceeds)
-                }
-                _ => silent(),
-            },
-            Action::Receive { socket } => self.find(socket).map_or(silent(), Known::predict_receive),
+            Action::Send { socket, to, .. } => {
+                self.find(socket).map_or(silent(), |known| self.predict_send(known, to.as_ref()))
+            }
+            Action::Receive { socket } => {
+                self.find(socket).map_or(silent(), |known| known.predict_receive(self.proto))
+            }
             Action::Set { socket, flags, .. } => match self.find(socket) {
-                Some(_) if flags.iter().any(|(flag, _)| *flag == Flag::V6Only) => {
-                    failing(Errno::EINVAL, Rule::AlreadyBound)
-                }
+                Some(known) if flags.iter().any(|(flag, _)| *flag == Flag::V6Only) => match known.at.binding.ip {
+                    IpAddr::V4(_) => failing(Errno::ENOPROTOOPT, Rule::OtherFamily),
+                    IpAddr::V6(_) => failing(Errno::EINVAL, Rule::AlreadyBound),
+                },
                 Some(_) => (Some(Outcome::Ok), Rule::CallSucceeds),
                 None => silent(),
             },
@@ -93,7 +96,7 @@ impl World {
         let here = |other: &&Place| other.host == at.host && other.port == at.port;
         let open: Vec<&Binding> =
             self.sockets.iter().map(|known| &known.at).filter(here).map(|other| &other.binding).collect();
-        let left: Vec<&Binding> = self.left.iter().filter(here).map(|other| &other.binding).collect();
+        let left: Vec<&Binding> = self.left.iter().map(|(_, at)| at).filter(here).map(|other| &other.binding).collect();
         let decision = may_bind(open.iter().copied(), &at.binding);
         let beside_left = may_bind(left.iter().copied(), &at.binding);
         let mut open_here = self.sockets.iter().map(|known| &known.at).filter(here);
@@ -111,9 +114,31 @@ impl World {
     fn predict_listen(&self, known: &Known) -> Decision {
         match &known.role {
             _ if self.proto == Proto::Udp => Decision::refused(Errno::EOPNOTSUPP, Rule::NoListenOnUdp),
-            Role::Connected(_) => Decision::refused(Errno::EINVAL, Rule::AlreadyBound),
+            Role::Connected(_) => Decision::refused(Errno::EINVAL, Rule::AlreadyConnected),
+            Role::Listening { .. } => Decision::allowed(Rule::BacklogAnew),
             _ => may_listen(self.neighbours(&known.at, known.id), &known.at.binding),
         }
+    }
+
+    /// A socket that is there already calls.
+    fn predict_dial(&self, known: &Known, to: &Target) -> Foresight {
+        match &known.role {
+            Role::Bound if known.at.binding.ip.is_ipv4() && to.ip.is_ipv6() => {
+                failing(Errno::EAFNOSUPPORT, Rule::OtherFamily)
+            }
+            // To itself, or from an address that does not lead there: the kernel has an answer, the model none.
+            Role::Bound if leads_to(&known.at, to.ip) && !self.reaches(known, to) => {
+                self.predict_connect(known.at.host, to)
+            }
+            _ => silent(),
+        }
+    }
+
+    fn reaches(&self, known: &Known, to: &Target) -> bool {
+        let port = to.port.unwrap_or(self.port);
+        self.packet(known.at.host, to).is_some_and(|packet| packet.at == known.at.host)
+            && known.at.port == port
+            && known.at.binding.covers(to.ip.to_canonical())
     }
 
     fn predict_connect(&self, from: Side, to: &Target) -> Foresight {
@@ -138,6 +163,21 @@ impl World {
             }
             _ if reply_source(&server.at.binding, &packet) == packet.to => (Some(Outcome::Reply), delivery.rule),
             _ => (Some(Outcome::ReplyLost), Rule::ReplyFromOtherAddress),
+        }
+    }
+
+    /// Whether anybody is there is not asked: a datagram leaves, or what the peer said before is heard.
+    fn predict_send(&self, known: &Known, to: Option<&Target>) -> Foresight {
+        match (&known.role, to) {
+            (Role::Connected(_), _) => (Some(Outcome::Ok), Rule::CallSucceeds),
+            // What its peer's host said before may be heard now.
+            (Role::Fixed(_), None) | (Role::Spent, _) => silent(),
+            (_, None) if self.proto == Proto::Udp => failing(Errno::EDESTADDRREQ, Rule::NoPeer),
+            (_, Some(to)) if self.proto == Proto::Udp && leads_to(&known.at, to.ip) => {
+                (Some(Outcome::Ok), Rule::CallSucceeds)
+            }
+            (_, Some(_)) if self.proto == Proto::Udp => silent(),
+            _ => failing(Errno::EPIPE, Rule::NoPeer),
         }
     }
 
@@ -170,16 +210,33 @@ fn is_local(at: &Place) -> bool {
         return true;
     }
     match device_of(at.host, binding.ip) {
-        // IPv6 asks for the address on that very device, IPv4 on any.
-        Some(has_it) if binding.v6().is_some() => binding.device.as_deref().is_none_or(|device| device == has_it),
+        // Loopback and link-local IPv6 addresses must be on that very device; all others may be on any, see
+        // `ipv6_chk_addr`.
+        Some(has_it) if binding.is_link_local() || binding.v6() == Some(Ipv6Addr::LOCALHOST) => {
+            binding.device.as_deref().is_none_or(|device| device == has_it)
+        }
         has_it => has_it.is_some(),
     }
 }
 
+/// Whether a datagram can leave from there for that address: of the same family, and from a loopback address only to
+/// another one.
+fn leads_to(from: &Place, to: IpAddr) -> bool {
+    let (binding, to) = (&from.binding, to.to_canonical());
+    let is_of_family = if to.is_ipv4() { binding.v4().is_some() } else { binding.v6().is_some() };
+    let is_loopback = binding.ip.to_canonical().is_loopback();
+    is_of_family
+        && binding.device.is_none()
+        && (binding.is_wildcard() || is_loopback == to.is_loopback())
+        && arrival(binding.proto, Dial { from: from.host, to }).is_some()
+}
+
 impl Known {
-    fn predict_receive(&self) -> Foresight {
+    fn predict_receive(&self, proto: Proto) -> Foresight {
         match (&self.role, self.inbox, self.peer_closed) {
-            (Role::Listening { .. }, ..) => failing(Errno::ENOTCONN, Rule::NothingWaits),
+            // A refusal may wait to be told.
+            (Role::Spent, ..) | (Role::Fixed(_), 0, _) => silent(),
+            (Role::Listening { .. } | Role::Bound, ..) if proto == Proto::Tcp => failing(Errno::ENOTCONN, Rule::NothingWaits),
             (_, 0, false) => (Some(Outcome::Timeout), Rule::NothingWaits),
             _ => (Some(Outcome::Ok), Rule::SomethingWaits),
         }
