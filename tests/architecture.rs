@@ -117,7 +117,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // What the kernel of this machine says, and the experiments on it.
     ("machine", &["address", "endpoint", "escape", "verdict"]),
-    ("lab", &["address", "endpoint", "escape", "machine", "options", "random", "verdict"]),
+    ("lab", &["address", "endpoint", "escape", "machine", "options", "random", "registry", "verdict"]),
     ("load", &["error", "escape", "framing", "link", "options", "service", "verdict"]),
     // The command line imports everything.
     ("cli", &["*"]),

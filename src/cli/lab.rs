@@ -89,7 +89,8 @@ fn run_experiments(args: &Args) -> Outcome {
     let reports = if args.predict { wanted.into_iter().map(Experiment::predict).collect() } else { try_all(&wanted)? };
     let differing: usize = reports.iter().map(Report::differing).sum();
     let failure = (differing > 0).then(|| {
-        Failure::new(Verdict::Failed, format!("in {differing} cases the kernel does otherwise than the model says"))
+        let cases = if differing == 1 { "1 case".to_owned() } else { format!("{differing} cases") };
+        Failure::new(Verdict::Failed, format!("in {cases} the kernel does otherwise than the model says"))
     });
     let object = match &reports[..] {
         [one] if args.experiment != ALL => report::as_json(one),
@@ -103,7 +104,8 @@ fn run_file(args: &Args, file: &Path) -> Outcome {
     let text = read(file).map_err(|error| invalid(crate::error::named(&error).to_string()))?;
     let is_toml = file.extension().is_some_and(|extension| extension == "toml");
     let format = if is_toml { Format::Toml } else { Format::Json };
-    let scenario = Scenario::parse(&text, format).map_err(|error| invalid(error.to_string()))?;
+    let scenario = Scenario::parse(&text, format)
+        .map_err(|error| invalid(error.to_string()).with_fact("line", error.line).with_fact("column", error.column))?;
     let result = if args.predict {
         scenario.predict()
     } else {
@@ -117,7 +119,11 @@ fn run_file(args: &Args, file: &Path) -> Outcome {
         result.map_err(|error| Failure::new(Verdict::Failed, format!("failed to set up the hosts: {error}")))?
     };
     let failure = (!result.as_expected()).then(|| {
-        Failure::new(Verdict::Failed, format!("{} steps came out otherwise than expected", result.unexpected()))
+        let steps = match result.unexpected() {
+            1 => "1 step".to_owned(),
+            count => format!("{count} steps"),
+        };
+        Failure::new(Verdict::Failed, format!("{steps} came out otherwise than expected"))
     });
     show(args, &[result.as_report()], &result.as_json(), failure)
 }

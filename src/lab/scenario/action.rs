@@ -9,14 +9,42 @@ use crate::lab::topology::Side;
 #[derive(Debug, Clone)]
 pub(super) enum Action {
     Bind(Bind),
-    Listen { socket: String, backlog: u32 },
-    Connect { socket: Option<String>, from: Side, to: Target },
-    Accept { socket: String, name: String },
-    Send { socket: String, bytes: Vec<u8>, to: Option<Target> },
-    Receive { socket: String },
-    Set { socket: String, flags: Vec<(Flag, bool)>, device: Option<String> },
-    Sysctl { host: Side, name: String, value: String },
-    Close { socket: String, reset: bool },
+    Listen {
+        socket: String,
+        backlog: u32,
+    },
+    Connect {
+        socket: Option<String>,
+        from: Side,
+        to: Target,
+    },
+    /// The connection's name is missing only until the whole case is read.
+    Accept {
+        socket: String,
+        name: Option<String>,
+    },
+    Send {
+        socket: String,
+        bytes: Vec<u8>,
+        to: Option<Target>,
+    },
+    Receive {
+        socket: String,
+    },
+    Set {
+        socket: String,
+        flags: Vec<(Flag, bool)>,
+        device: Option<String>,
+    },
+    Sysctl {
+        host: Side,
+        name: String,
+        value: String,
+    },
+    Close {
+        socket: String,
+        reset: bool,
+    },
 }
 
 /// A socket to be made and bound.

@@ -1,15 +1,15 @@
-//! Reading a scenario: text to steps, with every fault named by case and step.
+//! Reading a scenario: text to steps, with the place of every fault.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod step;
 
 use serde::Deserialize;
-use serde_json::Value;
+use toml::Spanned;
 
-use super::action::{Action, Bind, Target};
+use super::action::Action;
 use super::{Plan, PlannedStep, Scenario};
 use crate::lab::model::Proto;
-use crate::lab::socket::Flag;
-use crate::lab::topology::Side;
+use crate::registry::nearest;
+use step::StepText;
 
 /// How a scenario is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,393 +20,162 @@ pub enum Format {
     Toml,
 }
 
-/// Why a text is no scenario.
+/// Why a text is no scenario, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ScenarioError {
-    /// It cannot be read at all, or has a field that there is none of.
-    #[error("it is not a scenario: {0}")]
-    Syntax(String),
-    /// A step that makes no sense.
-    #[error("case `{case}`, step {step}: {reason}")]
-    Step {
-        /// The case's name.
-        case: String,
-        /// The step's number, from 1.
-        step: usize,
-        /// What is wrong with it, and what to write.
-        reason: String,
-    },
+#[error("line {line}, column {column}: {reason}")]
+pub struct ScenarioError {
+    /// The line, from 1. The fault of a step as a whole is reported where the step stands.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+    /// What is wrong there, and what to write.
+    pub reason: String,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileText {
-    cases: Vec<CaseText>,
+struct FileText<Step> {
+    cases: Vec<CaseText<Step>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CaseText {
+struct CaseText<Step> {
     id: String,
     #[serde(default = "tcp")]
     proto: Proto,
-    steps: Vec<StepText>,
+    steps: Vec<Step>,
 }
 
 fn tcp() -> Proto {
     Proto::Tcp
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Op {
-    Bind,
-    Listen,
-    Connect,
-    Accept,
-    Send,
-    Receive,
-    Set,
-    Sysctl,
-    Close,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Family {
-    Inet,
-    Inet6,
-}
-
-/// Every field of every operation; which of them an operation has is said in [`Op::fields`].
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StepText {
-    op: Op,
-    expect: Option<String>,
-    socket: Option<String>,
-    address: Option<String>,
-    port: Option<u16>,
-    family: Option<Family>,
-    v6_only: Option<bool>,
-    reuse_addr: Option<bool>,
-    reuse_port: Option<bool>,
-    freebind: Option<bool>,
-    device: Option<String>,
-    host: Option<Side>,
-    privileged: Option<bool>,
-    backlog: Option<u32>,
-    from: Option<Side>,
-    to: Option<String>,
-    #[serde(rename = "as")]
-    known_as: Option<String>,
-    #[serde(alias = "key")]
-    name: Option<String>,
-    data: Option<String>,
-    option: Option<String>,
-    value: Option<Value>,
-    reset: Option<bool>,
-}
-
-impl Op {
-    fn word(self) -> &'static str {
-        match self {
-            Op::Bind => "bind",
-            Op::Listen => "listen",
-            Op::Connect => "connect",
-            Op::Accept => "accept",
-            Op::Send => "send",
-            Op::Receive => "receive",
-            Op::Set => "set",
-            Op::Sysctl => "sysctl",
-            Op::Close => "close",
-        }
-    }
-
-    /// The fields it may have, beside `op` and `expect`.
-    fn fields(self) -> &'static [&'static str] {
-        match self {
-            Op::Bind => &[
-                "socket",
-                "address",
-                "port",
-                "family",
-                "v6_only",
-                "reuse_addr",
-                "reuse_port",
-                "freebind",
-                "device",
-                "host",
-                "privileged",
-            ],
-            Op::Listen => &["socket", "backlog"],
-            Op::Connect => &["socket", "from", "to", "port"],
-            Op::Accept => &["socket", "as"],
-            Op::Send => &["socket", "data", "to", "port"],
-            Op::Receive => &["socket"],
-            Op::Set => &["socket", "v6_only", "reuse_addr", "reuse_port", "freebind", "device", "option", "value"],
-            Op::Sysctl => &["name", "value", "host"],
-            Op::Close => &["socket", "reset"],
-        }
-    }
-}
-
 impl Scenario {
     /// Reads a scenario.
     ///
     /// # Errors
-    /// [`ScenarioError`], with the case and the step at fault.
+    /// [`ScenarioError`], with the line and the column at fault.
     pub fn parse(text: &str, format: Format) -> Result<Self, ScenarioError> {
-        let syntax = |error: &dyn std::fmt::Display| ScenarioError::Syntax(error.to_string().trim().to_owned());
-        let file: FileText = match format {
-            Format::Json => serde_json::from_str(text).map_err(|error| syntax(&error))?,
-            Format::Toml => toml::from_str(text).map_err(|error| syntax(&error))?,
+        let cases: Vec<CaseText<PlannedStep>> = match format {
+            Format::Json => serde_json::from_str::<FileText<_>>(text).map_err(|error| in_json(&error))?.cases,
+            Format::Toml => {
+                let file: FileText<Spanned<StepText>> = toml::from_str(text).map_err(|error| in_toml(text, &error))?;
+                let understood = file.cases.into_iter().map(|case| case.understood(text));
+                understood.collect::<Result<_, _>>()?
+            }
         };
-        let cases = file.cases.into_iter().map(read_case).collect::<Result<_, _>>()?;
-        Ok(Scenario { cases })
+        Ok(Scenario { cases: cases.into_iter().map(plan).collect() })
     }
 }
 
-fn read_case(case: CaseText) -> Result<Plan, ScenarioError> {
-    let mut steps = Vec::new();
-    for (place, step) in case.steps.into_iter().enumerate() {
-        let fault = |reason| ScenarioError::Step { case: case.id.clone(), step: place + 1, reason };
-        steps.push(read_step(step, place).map_err(fault)?);
+impl CaseText<Spanned<StepText>> {
+    fn understood(self, text: &str) -> Result<CaseText<PlannedStep>, ScenarioError> {
+        let steps = self.steps.into_iter().map(|step| {
+            let begin = step.span().start;
+            step.into_inner().understood().map_err(|reason| at(text, begin, reason))
+        });
+        Ok(CaseText { id: self.id, proto: self.proto, steps: steps.collect::<Result<_, _>>()? })
     }
-    Ok(Plan { id: case.id, proto: case.proto, steps })
 }
 
-fn read_step(step: StepText, place: usize) -> Result<PlannedStep, String> {
-    let op = step.op;
-    for given in step.given() {
-        if !op.fields().contains(&given) {
-            return Err(format!("`{}` has no field `{given}`; it takes {}", op.word(), op.fields().join(", ")));
+/// A connection that nobody named gets the name of its listener and the number of its step.
+fn plan(mut case: CaseText<PlannedStep>) -> Plan {
+    for (place, step) in case.steps.iter_mut().enumerate() {
+        if let Action::Accept { socket, name } = &mut step.action {
+            name.get_or_insert_with(|| format!("{socket}-{}", place + 1));
         }
     }
-    let (socket, expect) = (step.socket.clone(), step.expect.clone());
-    let in_words = step.in_words();
-    let action = step.action(place)?;
-    Ok(PlannedStep { op: op.word(), socket, in_words, expect, action })
+    Plan { id: case.id, proto: case.proto, steps: case.steps }
 }
 
-impl StepText {
-    fn given(&self) -> Vec<&'static str> {
-        [
-            ("socket", self.socket.is_some()),
-            ("address", self.address.is_some()),
-            ("port", self.port.is_some()),
-            ("family", self.family.is_some()),
-            ("v6_only", self.v6_only.is_some()),
-            ("reuse_addr", self.reuse_addr.is_some()),
-            ("reuse_port", self.reuse_port.is_some()),
-            ("freebind", self.freebind.is_some()),
-            ("device", self.device.is_some()),
-            ("host", self.host.is_some()),
-            ("privileged", self.privileged.is_some()),
-            ("backlog", self.backlog.is_some()),
-            ("from", self.from.is_some()),
-            ("to", self.to.is_some()),
-            ("as", self.known_as.is_some()),
-            ("name", self.name.is_some()),
-            ("data", self.data.is_some()),
-            ("option", self.option.is_some()),
-            ("value", self.value.is_some()),
-            ("reset", self.reset.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, is_given)| is_given.then_some(name))
-        .collect()
-    }
-
-    /// As a line of a table.
-    fn in_words(&self) -> String {
-        let mut words = vec![self.op.word().to_owned()];
-        words.extend(self.socket.clone());
-        words.extend(self.address.clone());
-        let flags = [
-            ("v6-only", self.v6_only),
-            ("reuse-addr", self.reuse_addr),
-            ("reuse-port", self.reuse_port),
-            ("freebind", self.freebind),
-        ];
-        words.extend(
-            flags
-                .into_iter()
-                .filter_map(|(name, flag)| flag.map(|on| if on { name.to_owned() } else { format!("no-{name}") })),
-        );
-        words.extend(self.port.map(|port| format!("port {port}")));
-        words.extend(self.device.as_ref().map(|device| format!("on {device}")));
-        words.extend(self.backlog.map(|backlog| backlog.to_string()));
-        words.extend(self.host.map(|host| format!("at the {host}")));
-        words.extend(self.from.map(|from| format!("from the {from}")));
-        words.extend(self.to.as_ref().map(|to| format!("to {to}")));
-        words.extend(self.known_as.as_ref().map(|name| format!("as {name}")));
-        words.extend(self.name.clone());
-        words.extend(self.option.clone());
-        words.extend(self.value.as_ref().map(|value| format!("= {value}")));
-        words.extend((self.reset == Some(true)).then(|| "with a reset".to_owned()));
-        words.extend((self.privileged == Some(false)).then(|| "unprivileged".to_owned()));
-        words.join(" ")
-    }
-
-    fn action(self, place: usize) -> Result<Action, String> {
-        let op = self.op.word();
-        let needed = |what: &Option<String>, name: &str| what.clone().ok_or_else(|| format!("`{op}` needs `{name}`"));
-        let socket = || needed(&self.socket, "socket");
-        let target = |text: &str| read_target(text, self.port);
-        Ok(match self.op {
-            Op::Bind => Action::Bind(self.bind()?),
-            Op::Listen => Action::Listen { socket: socket()?, backlog: self.backlog.unwrap_or(128) },
-            Op::Connect => Action::Connect {
-                socket: self.socket.clone(),
-                from: self.from.unwrap_or(Side::Server),
-                to: target(&needed(&self.to, "to")?)?,
-            },
-            Op::Accept => {
-                let socket = socket()?;
-                let name = self.known_as.unwrap_or_else(|| format!("{socket}-{}", place + 1));
-                Action::Accept { socket, name }
-            }
-            Op::Send => Action::Send {
-                socket: socket()?,
-                to: self.to.as_deref().map(target).transpose()?,
-                bytes: self.data.clone().unwrap_or_else(|| "hello".to_owned()).into_bytes(),
-            },
-            Op::Receive => Action::Receive { socket: socket()? },
-            Op::Set => {
-                let (socket, flags) = (socket()?, self.flags()?);
-                let device = self.device;
-                if flags.is_empty() && device.is_none() {
-                    return Err("`set` needs an option, such as \"reuse_addr\": true".to_owned());
-                }
-                Action::Set { socket, flags, device }
-            }
-            Op::Sysctl => Action::Sysctl {
-                host: self.host.unwrap_or(Side::Server),
-                name: needed(&self.name, "name").map_err(|fault| format!("{fault}, such as net.ipv6.bindv6only"))?,
-                value: match self.value {
-                    Some(Value::String(text)) => text,
-                    Some(Value::Bool(on)) => u8::from(on).to_string(),
-                    Some(value @ Value::Number(_)) => value.to_string(),
-                    _ => return Err("`sysctl` needs a `value`: a text or a number".to_owned()),
-                },
-            },
-            Op::Close => Action::Close { socket: socket()?, reset: self.reset.unwrap_or(false) },
-        })
-    }
-
-    fn bind(self) -> Result<Bind, String> {
-        let (address, scope) = match self.address.as_deref().map(|text| text.split_once('%').unwrap_or((text, ""))) {
-            Some((address, scope)) => (address, (!scope.is_empty()).then(|| scope.to_owned())),
-            None => ("*", None),
-        };
-        let ip = match (address, self.family) {
-            ("*" | "", Some(Family::Inet6)) => Ipv6Addr::UNSPECIFIED.into(),
-            ("*" | "", _) => Ipv4Addr::UNSPECIFIED.into(),
-            (text, family) => in_family(read_ip(text)?, family)?,
-        };
-        Ok(Bind {
-            socket: self.socket.ok_or("`bind` needs `socket`: a name for later steps")?,
-            host: self.host.unwrap_or(Side::Server),
-            ip,
-            port: self.port,
-            v6_only: self.v6_only,
-            reuse_addr: self.reuse_addr.unwrap_or(false),
-            reuse_port: self.reuse_port.unwrap_or(false),
-            freebind: self.freebind.unwrap_or(false),
-            device: self.device.or(scope),
-            privileged: self.privileged.unwrap_or(true),
-        })
-    }
-
-    /// Written as `"reuse_addr": true`, or as `"option": "reuse_addr", "value": true`.
-    fn flags(&self) -> Result<Vec<(Flag, bool)>, String> {
-        let mut flags: Vec<(Flag, bool)> = [
-            (Flag::V6Only, self.v6_only),
-            (Flag::ReuseAddr, self.reuse_addr),
-            (Flag::ReusePort, self.reuse_port),
-            (Flag::Freebind, self.freebind),
-        ]
-        .into_iter()
-        .filter_map(|(flag, on)| on.map(|on| (flag, on)))
-        .collect();
-        if let Some(option) = &self.option {
-            let known = [Flag::V6Only, Flag::ReuseAddr, Flag::ReusePort, Flag::Freebind];
-            let flag = known.into_iter().find(|flag| flag.name() == option || word(*flag) == option);
-            let flag = flag.ok_or_else(|| {
-                format!("`{option}` is no option that `set` knows; it knows {}", known.map(word).join(", "))
-            })?;
-            let on = match &self.value {
-                Some(Value::Bool(on)) => *on,
-                Some(Value::Number(number)) => number.as_u64() == Some(1),
-                _ => return Err("`value` is true or false".to_owned()),
-            };
-            flags.push((flag, on));
-        }
-        Ok(flags)
-    }
+fn in_json(error: &serde_json::Error) -> ScenarioError {
+    let whole = error.to_string();
+    let reason = whole.rsplit_once(" at line ").map_or(&*whole, |(reason, _)| reason);
+    ScenarioError { line: error.line().max(1), column: error.column().max(1), reason: plainer(reason) }
 }
 
-fn word(flag: Flag) -> &'static str {
-    match flag {
-        Flag::ReuseAddr => "reuse_addr",
-        Flag::ReusePort => "reuse_port",
-        Flag::V6Only => "v6_only",
-        Flag::Freebind => "freebind",
-    }
+fn in_toml(text: &str, error: &toml::de::Error) -> ScenarioError {
+    at(text, error.span().map_or(0, |span| span.start), plainer(error.message()))
 }
 
-fn read_ip(text: &str) -> Result<IpAddr, String> {
-    let text = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    text.parse().map_err(|_| format!("`{text}` is not an address"))
+fn at(text: &str, begin: usize, reason: String) -> ScenarioError {
+    let before = text.get(..begin).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    ScenarioError { line, column, reason }
 }
 
-/// An IPv4 address on an IPv6 socket is an IPv4-mapped one.
-fn in_family(ip: IpAddr, family: Option<Family>) -> Result<IpAddr, String> {
-    match (ip, family) {
-        (IpAddr::V4(ip), Some(Family::Inet6)) => Ok(ip.to_ipv6_mapped().into()),
-        (IpAddr::V6(ip), Some(Family::Inet)) => Err(format!("`{ip}` is no address of the family inet")),
-        (ip, _) => Ok(ip),
+/// In place of a list of all names, the one that was meant; and no word of the types in here.
+fn plainer(reason: &str) -> String {
+    if let Some((what, expected)) = reason.split_once(", expected one of ")
+        && let Some(typed) = what.split('`').nth(1)
+        && let Some(meant) = nearest(typed, expected.split('`').skip(1).step_by(2))
+    {
+        return format!("{what}; did you mean `{meant}`?");
     }
-}
-
-/// An address, which may have a device (`fe80::1%eth0`) and a port (`127.0.0.1:80`, `[::1]:80`).
-fn read_target(text: &str, port: Option<u16>) -> Result<Target, String> {
-    if let Ok(address) = text.parse::<std::net::SocketAddr>() {
-        return Ok(Target { ip: address.ip(), device: None, port: Some(address.port()) });
+    if reason.contains("expected struct") {
+        return "a scenario is an object with a list of `cases`, each with `id`, `proto` and `steps`".to_owned();
     }
-    let (address, device) = text.split_once('%').map_or((text, None), |(address, device)| (address, Some(device)));
-    Ok(Target { ip: read_ip(address)?, device: device.map(str::to_owned), port })
+    reason.trim().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn fault(step: &str) -> String {
-        let text = format!(r#"{{"cases": [{{"id": "x", "steps": [{step}]}}]}}"#);
+        let text = format!("{{\"cases\": [{{\"id\": \"x\", \"steps\": [\n{step}]}}]}}");
         Scenario::parse(&text, Format::Json).unwrap_err().to_string()
     }
 
     #[test]
-    fn what_makes_no_sense_is_named_by_case_and_step() {
+    fn what_makes_no_sense_is_named_with_its_place() {
         for (step, expected) in [
             (
                 r#"{"op": "listen", "socket": "a", "address": "::"}"#,
-                "case `x`, step 1: `listen` has no field `address`; it takes socket, backlog",
+                "line 2, column 49: `listen` has no field `address`; it takes socket, backlog",
             ),
-            (r#"{"op": "bind", "socket": "a", "address": "nowhere"}"#, "case `x`, step 1: `nowhere` is not an address"),
-            (r#"{"op": "close"}"#, "case `x`, step 1: `close` needs `socket`"),
+            (
+                r#"{"op": "bind", "socket": "a", "address": "nowhere"}"#,
+                "line 2, column 52: `nowhere` is not an address",
+            ),
+            (r#"{"op": "close"}"#, "line 2, column 16: `close` needs `socket`"),
             (
                 r#"{"op": "set", "socket": "a"}"#,
-                "case `x`, step 1: `set` needs an option, such as \"reuse_addr\": true",
+                "line 2, column 29: `set` needs an option, such as \"reuse_addr\": true",
+            ),
+            (
+                r#"{"op": "bind", "socket": "a", "adress": "::"}"#,
+                "line 2, column 38: unknown field `adress`; did you mean `address`?",
+            ),
+            (r#"{"op": "listn"}"#, "line 2, column 14: unknown variant `listn`; did you mean `listen`?"),
+            (
+                r#"{"op": "close", "socket": "a", "expect": "EADRINUSE"}"#,
+                "line 2, column 54: `EADRINUSE` is nothing that a step ends with; write ok, connected, reply, \
+                 timeout, or the name of an errno such as EADDRINUSE",
             ),
         ] {
             assert_eq!(fault(step), expected);
         }
-        assert!(fault(r#"{"op": "bind", "socket": "a", "adress": "::"}"#).contains("unknown field `adress`"));
-        assert!(fault(r#"{"op": "jump"}"#).contains("unknown variant `jump`"));
+    }
+
+    #[test]
+    fn a_fault_in_toml_has_its_place_too() {
+        let fault = |text: &str| Scenario::parse(text, Format::Toml).unwrap_err().to_string();
+        let steps = |step: &str| format!("[[cases]]\nid = 'x'\nsteps = [\n  {step},\n]\n");
+        let typo = fault(&steps("{ op = 'bind', socket = 'a', adress = '::' }"));
+        assert_eq!(typo, "line 4, column 32: unknown field `adress`; did you mean `address`?");
+        let nowhere = fault(&steps("{ op = 'bind', socket = 'a', address = 'nowhere' }"));
+        assert_eq!(nowhere, "line 4, column 3: `nowhere` is not an address");
+        assert!(fault("[[cases]]\nid = \"x").starts_with("line 2, column "), "{}", fault("[[cases]]\nid = \"x"));
+    }
+
+    #[test]
+    fn what_is_no_object_at_all_is_told_what_a_scenario_is() {
+        let error = Scenario::parse("[]", Format::Json).unwrap_err();
+        assert!(error.reason.contains("a list of `cases`"), "{error}");
     }
 
     #[test]
@@ -418,10 +187,27 @@ mod tests {
         assert_eq!(read(toml, Format::Toml), read(json, Format::Json));
     }
 
-    #[test]
-    fn an_address_may_name_its_device_and_its_port() {
-        let target = read_target("fe80::1%eth0", Some(9)).unwrap();
-        assert_eq!((target.device.as_deref(), target.port), (Some("eth0"), Some(9)));
-        assert_eq!(read_target("[::1]:80", None).unwrap().port, Some(80));
+    proptest! {
+        #[test]
+        fn no_text_is_taken_apart_the_wrong_way(text in "\\PC{0,200}", toml in any::<bool>()) {
+            let format = if toml { Format::Toml } else { Format::Json };
+            if let Err(error) = Scenario::parse(&text, format) {
+                prop_assert!(error.line >= 1 && error.column >= 1 && !error.reason.is_empty());
+            }
+        }
+
+        #[test]
+        fn whatever_the_words_of_a_step_are_it_is_read_and_predicted_or_its_place_is_named(
+            op in "bind|listen|connect|accept|send|receive|set|sysctl|close",
+            fields in proptest::collection::vec(("socket|address|to|from|family|device|expect|name|as", "\\PC{0,9}"), 0..4),
+        ) {
+            let mut step = serde_json::Map::from_iter([("op".to_owned(), op.into())]);
+            step.extend(fields.into_iter().map(|(name, value)| (name, value.into())));
+            let text = serde_json::json!({ "cases": [{ "id": "x", "steps": [step] }] }).to_string();
+            match Scenario::parse(&text, Format::Json) {
+                Ok(scenario) => prop_assert_eq!(scenario.predict().cases.len(), 1),
+                Err(error) => prop_assert_eq!(error.line, 1),
+            }
+        }
     }
 }

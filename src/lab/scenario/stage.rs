@@ -53,7 +53,7 @@ impl<'a> Stage<'a> {
         match action {
             Action::Bind(bind) => self.bind(bind),
             Action::Connect { socket, from, to } => self.connect(socket.as_deref(), *from, to),
-            Action::Accept { socket, name } => Ok(self.accept(socket, name)),
+            Action::Accept { socket, name } => Ok(self.accept(socket, name.as_deref().unwrap_or_default())),
             Action::Sysctl { host, name, value } => Ok(self.sysctl(*host, name, value)),
             Action::Close { socket, reset } => Ok(self.close(socket, *reset)),
             Action::Listen { socket, backlog } => Ok(self.on(socket, |one| one.listen(*backlog))),

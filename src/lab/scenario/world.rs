@@ -83,7 +83,7 @@ impl World {
             Action::Bind(bind) => self.bound(bind),
             Action::Listen { socket, backlog } => self.listens(socket, *backlog),
             Action::Connect { socket, from, to } => self.connected(socket.as_deref(), *from, to),
-            Action::Accept { socket, name } => self.accepted(socket, name),
+            Action::Accept { socket, name } => self.accepted(socket, name.as_deref().unwrap_or_default()),
             Action::Send { socket, to, .. } => self.sent(socket, to.as_ref()),
             Action::Receive { socket } => {
                 if let Some(known) = self.find_mut(socket) {

@@ -42,9 +42,7 @@ impl World {
             Action::Send { socket, to, .. } => {
                 self.find(socket).map_or(silent(), |known| self.predict_send(known, to.as_ref()))
             }
-            Action::Receive { socket } => {
-                self.find(socket).map_or(silent(), |known| known.predict_receive(self.proto))
-            }
+            Action::Receive { socket } => self.find(socket).map_or(silent(), |known| known.predict_receive(self.proto)),
             Action::Set { socket, flags, .. } => match self.find(socket) {
                 Some(known) if flags.iter().any(|(flag, _)| *flag == Flag::V6Only) => match known.at.binding.ip {
                     IpAddr::V4(_) => failing(Errno::ENOPROTOOPT, Rule::OtherFamily),
@@ -236,7 +234,9 @@ impl Known {
         match (&self.role, self.inbox, self.peer_closed) {
             // A refusal may wait to be told.
             (Role::Spent, ..) | (Role::Fixed(_), 0, _) => silent(),
-            (Role::Listening { .. } | Role::Bound, ..) if proto == Proto::Tcp => failing(Errno::ENOTCONN, Rule::NothingWaits),
+            (Role::Listening { .. } | Role::Bound, ..) if proto == Proto::Tcp => {
+                failing(Errno::ENOTCONN, Rule::NothingWaits)
+            }
             (_, 0, false) => (Some(Outcome::Timeout), Rule::NothingWaits),
             _ => (Some(Outcome::Ok), Rule::SomethingWaits),
         }
