@@ -80,6 +80,19 @@ impl Obstacle {
         }
     }
 
+    /// Where it is, on the way from the client to the server.
+    fn place(self) -> &'static str {
+        match self {
+            Obstacle::ClosedPort => "server",
+            Obstacle::Dropped
+            | Obstacle::RouterUnreachable
+            | Obstacle::RouterProhibits
+            | Obstacle::RouterHasNoRoute => "router",
+            Obstacle::SilentNeighbour => "cable",
+            Obstacle::OwnUnreachable | Obstacle::OwnProhibits | Obstacle::OwnBlackhole | Obstacle::NoRoute => "client",
+        }
+    }
+
     fn why(self) -> &'static str {
         match self {
             Obstacle::ClosedPort => {
@@ -229,6 +242,7 @@ fn section(is_v4: bool) -> Section {
             let (outcome, rule) = predict_one(obstacle, caller, is_v4);
             let what = vec![
                 ("obstacle", json!(obstacle.in_words())),
+                ("where", json!(obstacle.place())),
                 ("to", json!(obstacle.address(is_v4))),
                 ("caller", json!(caller.in_words())),
             ];

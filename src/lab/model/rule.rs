@@ -81,6 +81,7 @@ rules! {
     Sticky "flows-stick" "The hash of one flow is always the same, so its datagrams stay with one member.";
     StalledMember "stalled-member-keeps-its-share" "The hash does not know who is slow: a stalled member keeps its share, and its clients wait.";
     CloseLosesQueue "close-loses-queue" "Closing one listener resets the connections in its queue; the other members never see them.";
+    CloseLosesDatagrams "close-loses-datagrams" "Closing a UDP member throws away what waits in its buffer and tells nobody; the next datagram of the flow goes to another member.";
     QueueMigrates "queue-migrates" "With tcp_migrate_req, what waits in the queue of a closed listener moves to another of its group.";
     OnlySocket "only-match" "No other socket takes in that packet.";
     BacklogPlusOne "backlog-plus-one" "listen(n) lets n + 1 connections complete before anybody accepts.";

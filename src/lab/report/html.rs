@@ -1,12 +1,13 @@
 //! Reports as one page that stands for itself: it fetches nothing, works without a network, and prints.
 
-use std::fmt::Write as _;
+mod data;
 
-use serde_json::json;
+use std::fmt::Write as _;
 
 use super::svg::{self, class_of, escaped};
 use super::text::difference;
 use super::{Case, Report, Row, Section, Shown};
+use data::Data;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -23,7 +24,7 @@ pub fn as_html(reports: &[Report]) -> String {
         all => contents(all),
     };
     // What stands in a script element ends at the first `</`, wherever it is.
-    let calls = json!(page.calls).to_string().replace("</", "<\\/");
+    let calls = page.data.as_json().to_string().replace("</", "<\\/");
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -32,7 +33,9 @@ pub fn as_html(reports: &[Report]) -> String {
          <p>Predicted by a model, tried on the kernel that is running, in two hosts that existed for the moment. \
          Choose a cell to see the system calls behind it.</p>\n<figure class=\"topology\">{topology}</figure>\n\
          {contents}</header>\n<main id=\"content\">\n{body}</main>\n\
-         <aside id=\"evidence\" aria-live=\"polite\" aria-label=\"The system calls behind a cell\" hidden></aside>\n\
+         <aside id=\"evidence\" aria-label=\"The system calls behind a cell\" hidden>\
+         <button type=\"button\" class=\"close\">close</button>\
+         <div class=\"matrix\"></div><div class=\"details\" aria-live=\"polite\"></div></aside>\n\
          <script type=\"application/json\" id=\"calls\">{calls}</script>\n<script>\n{SCRIPT}</script>\n\
          </body>\n</html>\n",
         topology = svg::topology(),
@@ -51,8 +54,7 @@ fn contents(reports: &[Report]) -> String {
 #[derive(Default)]
 struct Page {
     body: String,
-    /// What a cell shows when it is chosen, by the number in its `data-case`.
-    calls: Vec<serde_json::Value>,
+    data: Data,
     drawings: usize,
 }
 
@@ -97,27 +99,32 @@ impl Page {
         if !section.about.is_empty() {
             let _ = writeln!(self.body, "<p>{}</p>", escaped(&section.about));
         }
-        if report.experiment == "reach" {
-            self.gallery(section, report);
+        let id = self.next_drawing();
+        if let Some(drawing) = svg::of_section(&id, section, report) {
+            let _ = writeln!(self.body, "<figure class=\"whole\">{drawing}</figure>");
         }
+        self.gallery(section, report);
         self.table(section, report);
+    }
+
+    fn next_drawing(&mut self) -> String {
+        self.drawings += 1;
+        format!("drawing-{}", self.drawings)
     }
 
     /// A drawing of every row, with its sentence.
     fn gallery(&mut self, section: &Section, report: &Report) {
-        self.body.push_str("<div class=\"gallery\">\n");
+        let mut figures = String::new();
         for row in &section.rows {
-            self.drawings += 1;
-            let id = format!("drawing-{}", self.drawings);
-            let _ = writeln!(
-                self.body,
-                "<figure><figcaption><b>{}</b> {}</figcaption>{}</figure>",
-                escaped(&row.name),
-                escaped(&row.why),
-                svg::bind(&id, section, row, report),
-            );
+            let id = self.next_drawing();
+            if let Some(drawing) = svg::of_row(&id, section, row, report) {
+                let (name, why) = (escaped(&row.name), escaped(&row.why));
+                let _ = writeln!(figures, "<figure><figcaption><b>{name}</b> {why}</figcaption>{drawing}</figure>");
+            }
         }
-        self.body.push_str("</div>\n");
+        if !figures.is_empty() {
+            let _ = writeln!(self.body, "<div class=\"gallery\">\n{figures}</div>");
+        }
     }
 
     fn table(&mut self, section: &Section, report: &Report) {
@@ -179,47 +186,60 @@ impl Page {
         let _ = write!(
             self.body,
             "<button type=\"button\" class=\"{class}glyph {kind}\" data-case=\"{}\" aria-label=\"{}: {}\">{}{star}</button>",
-            self.calls.len(),
+            self.data.case(&heading, case),
             escaped(&heading),
             escaped(&outcome),
             escaped(&shown),
         );
-        self.calls.push(json!({
-            "title": heading,
-            "predicted": case.predicted.to_string(),
-            "observed": case.observed.as_ref().map(ToString::to_string),
-            "differs": case.differs(),
-            "rule": case.rule.name(),
-            "sentence": case.rule.sentence(),
-            "calls": case.evidence,
-        }));
     }
 
+    /// Each table as a stamp that opens it.
     fn summaries(&mut self, report: &Report) {
         for summary in report.summaries() {
             let _ = write!(
                 self.body,
-                "<h3>{}</h3>\n<p>×: whoever overlaps is refused. #: nobody is.</p>\n\
-                 <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table class=\"glyphs mixes\">\
+                "<h3>{}</h3>\n<p>Each stamp is a table like the first one, rows and columns in the same order. \
+                 <b>x</b>: whoever overlaps is refused. <b>#</b>: nobody is. Choose one to open it.</p>\n\
+                 <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\"><table class=\"mixes\">\
                  <tr><td></td>",
                 escaped(summary.title),
             );
             for column in &summary.columns {
-                let _ = write!(self.body, "<th scope=\"col\"><span>the second sets {}</span></th>", escaped(column));
+                let _ = write!(self.body, "<th scope=\"col\">the second sets {}</th>", escaped(column));
             }
             self.body.push_str("</tr>\n");
             for (row, sections) in summary.rows.iter().zip(summary.sections.chunks(summary.columns.len())) {
                 let _ = write!(self.body, "<tr><th scope=\"row\">{}</th>", escaped(row));
                 for section in sections {
-                    let glyph = section.glyph(report.is_prediction());
-                    let star = if section.differs() { "*" } else { "" };
-                    let class = class_of(glyph);
-                    let _ = write!(self.body, "<td><span class=\"glyph {class}\">{glyph}{star}</span></td>");
+                    self.stamp(section, report);
                 }
                 self.body.push_str("</tr>\n");
             }
             self.body.push_str("</table></div>\n");
         }
+    }
+
+    fn stamp(&mut self, section: &Section, report: &Report) {
+        let glyph = section.glyph(report.is_prediction());
+        let (star, differs) = if section.differs() { ("*", "differs ") } else { ("", "") };
+        let says = match glyph {
+            'x' => "whoever overlaps is refused",
+            '#' => "nobody is refused",
+            _ => "not tried",
+        };
+        let title = section.summed_at.as_ref().map_or_else(
+            || section.title.clone(),
+            |[of, row, column]| format!("{of}: {row}, the second sets {column}"),
+        );
+        let _ = write!(
+            self.body,
+            "<td><button type=\"button\" class=\"{differs}glyph {}\" data-table=\"{}\" aria-label=\"{}: {says}\">\
+             {}<span>{glyph}{star}</span></button></td>",
+            class_of(glyph),
+            self.data.table(&title, section, report),
+            escaped(&title),
+            svg::stamp(section, report.is_prediction()),
+        );
     }
 }
 
@@ -243,14 +263,29 @@ mod tests {
     #[test]
     fn every_cell_has_its_evidence_and_says_what_it_is() {
         let page = page();
-        let count = page.matches("data-case=").count();
-        let (_, calls) = page.split_once("id=\"calls\">").unwrap();
-        let (calls, _) = calls.split_once("</script>").unwrap();
-        let calls: Vec<serde_json::Value> = serde_json::from_str(&calls.replace("<\\/", "</")).unwrap();
-        assert_eq!(count, calls.len());
-        assert_eq!(count, page.matches("<button type=\"button\"").count());
-        assert!(count > 700, "{count}");
-        assert_eq!(page.matches("<svg role=\"img\" aria-labelledby=").count(), 1 + 2 * 13);
+        let (_, data) = page.split_once("id=\"calls\">").unwrap();
+        let (data, _) = data.split_once("</script>").unwrap();
+        let data: serde_json::Value = serde_json::from_str(&data.replace("<\\/", "</")).unwrap();
+        let count = |of: &str| data[of].as_array().unwrap().len();
+        let (cells, stamps) = (page.matches("data-case=").count(), page.matches("data-table=").count());
+        assert_eq!((stamps, count("tables")), (48, 48));
+        assert_eq!(count("cases"), cells + 48 * 81, "every pair behind a stamp is there too");
+        assert_eq!(cells + stamps + 1, page.matches("<button type=\"button\"").count());
+        assert!(cells > 700, "{cells}");
+    }
+
+    #[test]
+    fn every_experiment_is_drawn() {
+        for experiment in Experiment::ALL {
+            let page = as_html(&[experiment.predict()]);
+            // The picture of the two hosts is on every page.
+            assert!(page.matches("<svg role=\"img\" aria-labelledby=").count() > 1, "{}", experiment.name());
+        }
+    }
+
+    #[test]
+    fn what_does_not_apply_is_a_dash() {
+        assert!(as_html(&[Experiment::ReusePort.predict()]).contains("<span class=\"glyph none\">-</span>"));
     }
 
     #[test]
