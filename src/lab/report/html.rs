@@ -131,7 +131,7 @@ impl Page {
         let kind = if section.shown == Shown::Glyphs { "glyphs" } else { "words" };
         let _ = writeln!(
             self.body,
-            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\"><table class=\"{kind}\">",
+            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\"><table class=\"{kind}\"><thead>",
             escaped(&section.title),
         );
         let groups: Vec<_> = section.columns.chunk_by(|one, other| one.group == other.group).collect();
@@ -154,11 +154,11 @@ impl Page {
                 let _ = write!(self.body, "<th scope=\"col\"{edge}><span>{}</span></th>", escaped(&column.name));
             }
         }
-        self.body.push_str("<th scope=\"col\" class=\"why\">why</th></tr>\n");
+        self.body.push_str("<th scope=\"col\" class=\"why\">why</th></tr></thead>\n<tbody>\n");
         for row in &section.rows {
             self.row(section, row, report, groups.first().map_or(0, |group| group.len()));
         }
-        self.body.push_str("</table></div>\n");
+        self.body.push_str("</tbody></table></div>\n");
     }
 
     fn row(&mut self, section: &Section, row: &Row, report: &Report, edge: usize) {

@@ -5,9 +5,9 @@ use super::{Picture, word};
 
 pub(super) fn draw(picture: &Picture<'_>) -> String {
     let mut drawing = Drawing::default();
-    drawing.host("client", (8, 8), (86, 142));
-    drawing.host("server", (366, 8), (94, 142));
-    for (case, (mode, y)) in picture.row.cells.iter().flatten().zip([("plain", 50), ("with IP_PKTINFO", 110)]) {
+    drawing.host("client", (8, 8), (86, 156));
+    drawing.host("server", (366, 8), (94, 156));
+    for (case, (mode, y)) in picture.row.cells.iter().flatten().zip([("plain", 50), ("with IP_PKTINFO", 122)]) {
         let answer = picture.outcome(case).map(ToString::to_string);
         drawing.text("note", (378, y + 2), mode.split_once(' ').map_or(mode, |(_, option)| option));
         drawing.text("small middle", (230, y - 12), &format!("to {}", word(case, "to")));
@@ -30,5 +30,5 @@ pub(super) fn draw(picture: &Picture<'_>) -> String {
             }
         }
     }
-    picture.finish(drawing, 158)
+    picture.finish(drawing, 172)
 }
