@@ -16,6 +16,7 @@ pub mod addresses;
 pub mod processes;
 pub mod settings;
 pub mod sockets;
+pub mod trial;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -26,6 +27,9 @@ use serde::Serialize;
 use crate::address::Address;
 use processes::{Process, SharingOptions};
 use sockets::{Protocol, Socket, UnixSocket};
+
+/// So many connections are asked for their options: there may be thousands, and those of one listener are alike.
+const ASKED_CONNECTIONS: usize = 64;
 
 /// An address that somebody wants to bind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +52,9 @@ pub struct Holder {
     pub socket: Socket,
     /// The processes that have it open; empty where none does (`TIME_WAIT`), or where this process may not know.
     pub processes: Vec<Process>,
-    /// Whether it lets others share its address; `None` for connections, and where the kernel does not tell.
+    /// The name of the user that it belongs to, where it belongs to one.
+    pub user: Option<String>,
+    /// Whether it lets others share its address; `None` where the kernel does not tell.
     pub options: Option<SharingOptions>,
 }
 
@@ -113,12 +119,14 @@ fn with_owners(mut sockets: Vec<Socket>) -> Vec<Holder> {
     sockets.sort_by_key(|socket| (!socket.state.is_server(), socket.local));
     let inodes: BTreeSet<u64> = sockets.iter().map(|s| u64::from(s.inode)).filter(|inode| *inode != 0).collect();
     let mut owners = processes::owners(&inodes);
+    let mut connections = 0;
     let owned = |socket: Socket| {
         let processes = owners.remove(&u64::from(socket.inode)).unwrap_or_default();
-        // There may be thousands of connections, whose options nobody asks for.
-        let options =
-            if socket.state.is_server() { processes.iter().find_map(processes::sharing_options) } else { None };
-        Holder { socket, processes, options }
+        connections += usize::from(!socket.state.is_server());
+        let is_asked = connections <= ASKED_CONNECTIONS;
+        let options = if is_asked { processes.iter().find_map(processes::sharing_options) } else { None };
+        let user = socket.uid.map(processes::user);
+        Holder { socket, processes, user, options }
     };
     sockets.into_iter().map(owned).collect()
 }

@@ -73,8 +73,12 @@ fn two_sockets_that_are_only_thought_of_are_told_what_would_mend_them() {
     let output = greetd(&["why", "--bind", "tcp://[::]:80", "--against", "tcp://0.0.0.0:80", "--json"], "");
     assert_eq!(code(&output), 15);
     let first = &object(&output)["addresses"][0];
-    assert_eq!(first["rule"], "overlap");
+    // Both set SO_REUSEADDR unless they say otherwise, as greetd's listeners do.
+    assert_eq!((&first["rule"], &first["reuse_addr"]), (&Value::from("listener-blocks"), &Value::from(true)));
     assert_eq!(first["changes"].as_array().unwrap().len(), 1);
+    let without = "tcp://0.0.0.0:80?reuse-addr=no";
+    let output = greetd(&["why", "--bind", "tcp://[::]:80", "--against", without, "--json"], "");
+    assert_eq!(object(&output)["addresses"][0]["rule"], "overlap");
     let output = greetd(&["why", "--bind", "tcp://[::]:80?v6-only", "--against", "tcp://0.0.0.0:80"], "");
     assert_eq!(code(&output), 0, "{output:?}");
 }
@@ -94,6 +98,71 @@ fn who_holds_a_port_is_named_with_its_process_and_its_options() {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     let udp = format!("udp://127.0.0.1:{}", socket.local_addr().unwrap().port());
     assert_eq!(code(&greetd(&["why", &udp], "")), 15);
+}
+
+/// A port of 127.0.0.1 on which a server with SO_REUSEADDR, or without, has closed first.
+fn port_in_time_wait(reuse_addr: bool) -> u16 {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.set_reuse_address(reuse_addr).unwrap();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(1).unwrap();
+    let at = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut client = std::net::TcpStream::connect(at).unwrap();
+    drop(listener.accept().unwrap());
+    drop(listener);
+    std::io::Read::read_to_end(&mut client, &mut Vec::new()).unwrap();
+    at.port()
+}
+
+#[test]
+fn what_a_closed_server_has_left_stops_the_next_one_only_where_one_of_them_lacks_the_option() {
+    let careless = format!("127.0.0.1:{}", port_in_time_wait(false));
+    let output = greetd(&["why", &careless, "--json"], "");
+    assert_eq!(code(&output), 15, "{output:?}");
+    let first = object(&output)["addresses"][0].clone();
+    assert_eq!(first["holders"][0]["state"], "time-wait", "{first}");
+    assert!(first["holders"][0]["ends_in_ms"].as_u64().is_some_and(|left| left <= 60_000), "{first}");
+    assert!(first["mend"].as_str().unwrap().starts_with("wait "), "{first}");
+
+    let careful = format!("127.0.0.1:{}", port_in_time_wait(true));
+    let output = greetd(&["why", &careful, "--json"], "");
+    assert_eq!(code(&output), 0, "{output:?}");
+    let output = greetd(&["why", &format!("{careful}?reuse-addr=no"), "--json"], "");
+    assert_eq!(code(&output), 15);
+    assert_eq!(object(&output)["addresses"][0]["mend"], "set SO_REUSEADDR on the new socket");
+}
+
+#[test]
+fn no_line_of_why_or_of_the_doctor_is_wider_than_a_terminal() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+    for words in [&["why", &*at][..], &["lab", "--against", &at]] {
+        let output = greetd(words, "");
+        let text = String::from_utf8_lossy(&output.stdout);
+        // A path in a command line may be longer than a line, and is not broken.
+        let wide = |line: &&str| line.chars().count() > 80 && line.split_whitespace().count() > 1;
+        assert_eq!(text.lines().find(wide), None, "{text}");
+    }
+}
+
+#[test]
+fn the_doctor_tells_of_a_server_that_is_bound_and_does_not_listen() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let at = socket.local_addr().unwrap().as_socket().unwrap();
+    let output = greetd(&["lab", "--against", &at.to_string()], "");
+    assert_eq!(code(&output), 10);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not listen"), "{output:?}");
+}
+
+#[test]
+fn a_malformed_scenario_is_answered_with_its_place() {
+    let text = "{\"cases\": [{\"id\": \"x\", \"steps\": [\n  {\"op\": \"bind\", \"sockt\": \"a\"}]}]}";
+    let output = greetd(&["lab", "run", "-", "--json"], text);
+    assert_eq!(code(&output), 20);
+    let object = object(&output);
+    assert_eq!((&object["verdict"], &object["line"]), (&Value::from("invalid"), &Value::from(2)), "{object}");
+    assert!(object["message"].as_str().unwrap().contains("did you mean `socket`"), "{object}");
 }
 
 #[test]

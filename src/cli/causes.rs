@@ -35,6 +35,7 @@ pub(super) fn describe(holder: &Holder) -> String {
         crate::machine::sockets::State::Bound => "bound but not listening (`ss -ltn` does not show it)".to_owned(),
         state => state.to_string(),
     }];
+    facts.extend(socket.ends_in_ms.map(|left| format!("for {} s more", left.div_ceil(1000))));
     facts.extend(socket.remote.map(|remote| format!("connected to {remote}")));
     facts.extend(socket.backlog.map(|backlog| format!("backlog {} of {}", backlog.waiting, backlog.limit)));
     if let Some(options) = holder.options {
@@ -48,7 +49,7 @@ pub(super) fn describe(holder: &Holder) -> String {
     facts.extend(socket.device.as_ref().map(|device| format!("on {device} alone")));
     let owner = owner(&holder.processes).unwrap_or_else(|| match socket.inode {
         0 => "no process any more".to_owned(),
-        _ => format!("a process of user {} (run as root to see which)", socket.uid),
+        _ => format!("a process of user {} (run as root to see which)", holder.user.as_deref().unwrap_or("nobody")),
     });
     let have = if holder.processes.len() > 1 { "have" } else { "has" };
     format!("{owner} {have} {} {} open: {}", socket.protocol, socket.local, facts.join(", "))

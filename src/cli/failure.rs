@@ -1,7 +1,6 @@
 //! How a command that failed says so: one verdict, in words or as JSON.
 
-use std::fmt::Write as _;
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -9,6 +8,9 @@ use serde_json::{Map, Value};
 use super::output;
 use crate::escape::Printable;
 use crate::verdict::Verdict;
+
+/// How wide a line on a terminal may be.
+const WIDTH: usize = 80;
 
 /// How a command ended.
 pub(super) type Outcome = Result<(), Stop>;
@@ -94,7 +96,8 @@ impl Failure {
         if json && !self.in_words {
             let _ = output::print_json(&self.to_json());
         } else {
-            output::tell(self.to_text(output::colour(&io::stderr())).trim_end());
+            let wide = if io::stderr().is_terminal() { Some(WIDTH) } else { None };
+            output::tell(self.to_text(output::colour(&io::stderr()), wide).trim_end());
         }
     }
 
@@ -108,15 +111,35 @@ impl Failure {
         object.into()
     }
 
-    fn to_text(&self, colour: bool) -> String {
+    /// Each line as it is for a program that reads it, and broken where a terminal would break it within a word.
+    fn to_text(&self, colour: bool, width: Option<usize>) -> String {
         let (red, plain) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        let mut text = format!("{red}{}{plain}: {}\n", self.verdict, Printable::line(self.message.as_bytes()));
+        let mut text = format!("{red}{}{plain}: ", self.verdict);
+        let message = Printable::line(self.message.as_bytes()).to_string();
+        push_broken(&mut text, &message, self.verdict.word().len() + 2, width);
         for line in self.causes.iter().chain(&self.remedies) {
-            // Writing to a text cannot fail.
-            let _ = writeln!(text, "  {}", Printable::line(line.as_bytes()));
+            text.push_str("  ");
+            push_broken(&mut text, &Printable::line(line.as_bytes()).to_string(), 2, width);
         }
         text
     }
+}
+
+/// Adds a line that begins in that column. What does not fit goes on below, four columns in.
+fn push_broken(text: &mut String, line: &str, mut column: usize, width: Option<usize>) {
+    for (place, word) in line.split(' ').enumerate() {
+        let length = word.chars().count();
+        if place > 0 && width.is_some_and(|width| column + 1 + length > width) {
+            text.push_str("\n    ");
+            column = 4;
+        } else if place > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text.push('\n');
 }
 
 #[cfg(test)]
@@ -133,9 +156,17 @@ mod tests {
     #[test]
     fn the_first_word_is_the_verdict_and_nothing_can_forge_another_line() {
         assert_eq!(
-            failure().to_text(false),
+            failure().to_text(false, None),
             "in-use: failed to bind\\x1b[2J\n  python3 has it\n  stop it\\nok: all well\n"
         );
+    }
+
+    #[test]
+    fn on_a_terminal_no_line_is_longer_than_80_columns() {
+        let long = Failure::new(Verdict::InUse, "word ".repeat(40)).with_causes(["another ".repeat(30)]);
+        let text = long.to_text(false, Some(WIDTH));
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert_eq!(text.split_whitespace().count(), long.to_text(false, None).split_whitespace().count());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::verdict::Verdict;
 pub use html::as_html;
 pub use json::{all_as_json, as_json};
 pub use markdown::as_markdown;
-pub use text::{Style, as_text};
+pub use text::{Style, as_text, wrapped_after};
 
 /// What the glyphs mean where calls are made.
 pub const CALLS: &[(char, &str)] =

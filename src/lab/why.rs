@@ -1,12 +1,15 @@
 //! Which rule would stop a bind beside the sockets that are there, and the smallest change that mends it.
 
 use std::fmt;
+use std::io;
 
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::isolation::errno_of;
 use super::model::{Binding, Proto, Rule, may_bind};
 use crate::machine::Holder;
+use crate::machine::processes::SharingOptions;
 use crate::machine::sockets::{Protocol, State};
 
 /// A socket that is there, as the rules see it.
@@ -29,6 +32,11 @@ pub struct Attempt {
     pub result: String,
     /// What decides.
     pub rule: Rule,
+    /// Whether the kernel was asked by trying it, because it does not tell otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tried: bool,
+    #[serde(skip)]
+    sharing: SharingOptions,
 }
 
 /// Something that could be otherwise.
@@ -76,10 +84,10 @@ impl fmt::Display for Change {
         f.write_str(match self {
             Change::NewReuseAddr => "set SO_REUSEADDR on the new socket (--reuse-addr)",
             Change::NewReusePort => "set SO_REUSEPORT on the new socket (--reuse-port)",
-            Change::NewV6Only => "make the new socket v6-only (--v6-only)",
+            Change::NewV6Only => "make the new socket v6-only (--v6-only), which leaves IPv4 to the other one",
             Change::OldReuseAddr => "start the other one with SO_REUSEADDR",
             Change::OldReusePort => "start the other one with SO_REUSEPORT",
-            Change::OldV6Only => "start the other one v6-only",
+            Change::OldV6Only => "start the other one v6-only, which leaves IPv4 to the new one",
         })
     }
 }
@@ -98,7 +106,7 @@ impl Standing {
                 v6_only: socket.v6_only.unwrap_or(false),
                 device: socket.device.clone(),
                 listening: socket.state == State::Listening,
-                user: socket.uid,
+                user: socket.uid.unwrap_or(0),
                 ..Binding::new(proto, socket.local.ip())
                     .reusing(options.is_some_and(|it| it.reuse_addr), options.is_some_and(|it| it.reuse_port))
             },
@@ -135,7 +143,32 @@ pub fn attempt(existing: &[Standing], new: &Binding, options: &'static str) -> A
         (Err(errno), Err(_)) => format!("{errno:?}"),
         (Err(_), Ok(())) => "depends".to_owned(),
     };
-    Attempt { options, result, rule }
+    let sharing = SharingOptions { reuse_addr: new.reuse_addr, reuse_port: new.reuse_port };
+    Attempt { options, result, rule, tried: false, sharing }
+}
+
+impl Attempt {
+    /// Settles what depends on options that nobody tells, by trying it.
+    pub fn settle(&mut self, is_left_alone: bool, bind: impl FnOnce(SharingOptions) -> io::Result<()>) {
+        if self.result != "depends" || !is_left_alone {
+            return;
+        }
+        match bind(self.sharing) {
+            Ok(()) => {
+                "ok".clone_into(&mut self.result);
+                if self.rule == Rule::TimeWait {
+                    self.rule = Rule::TimeWaitReused;
+                }
+            }
+            Err(error) => self.result = format!("{:?}", errno_of(&error)),
+        }
+        self.tried = true;
+    }
+}
+
+/// Whether nothing but connections is there, of a listener that is gone: nobody is called on the address.
+pub fn are_leftovers(holders: &[Holder]) -> bool {
+    !holders.is_empty() && holders.iter().all(|holder| !holder.socket.state.is_server())
 }
 
 /// The decision if the options that nobody tells are off, or on.
@@ -153,6 +186,7 @@ fn decide(existing: &[Standing], new: &Binding, unknown: bool) -> (Result<(), Er
         let decision = may_bind([&binding], new);
         match decision.result {
             Err(errno) => return (Err(errno), if one.time_wait { Rule::TimeWait } else { decision.rule }),
+            Ok(()) if decision.rule != Rule::NoOverlap && one.time_wait => rule = Rule::TimeWaitReused,
             Ok(()) if decision.rule != Rule::NoOverlap => rule = decision.rule,
             Ok(()) => {}
         }

@@ -51,6 +51,12 @@ pub fn owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, Vec<Process>> {
     found
 }
 
+/// The name of a user, or the number where it has none.
+pub fn user(uid: u32) -> String {
+    let known = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    known.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
 /// Asks the socket itself, through a second descriptor for it that is closed at once. `None` where the kernel does not
 /// allow that (`pidfd_getfd(2)` asks for the right to trace the process).
 pub fn sharing_options(process: &Process) -> Option<SharingOptions> {

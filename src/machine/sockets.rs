@@ -43,11 +43,23 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// The address family of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// `AF_INET`.
+    Inet,
+    /// `AF_INET6`.
+    Inet6,
+}
+
 /// A socket of the internet protocols.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Socket {
     /// Its protocol.
     pub protocol: Protocol,
+    /// The family that it was made with: an `AF_INET6` socket may have an IPv4-mapped address.
+    pub family: Family,
     /// The address that it is bound to.
     pub local: SocketAddr,
     /// The address that it is connected to.
@@ -64,8 +76,11 @@ pub struct Socket {
     /// The connections that wait to be accepted, and how many may, of a listening socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,
-    /// The user that owns it; 0 where no process does any more, as in `TIME_WAIT`.
-    pub uid: u32,
+    /// How many milliseconds are left of `TIME_WAIT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_in_ms: Option<u32>,
+    /// The user that owns it; `None` where no process does any more, as in `TIME_WAIT`.
+    pub uid: Option<u32>,
     /// Its inode, by which it is found among the descriptors of processes; 0 where no process has it any more.
     pub inode: u32,
 }
@@ -80,7 +95,7 @@ pub struct Backlog {
 }
 
 /// What a socket is doing; the names of tcp(7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Connected.
@@ -192,11 +207,11 @@ pub fn sockets(protocol: Protocol, port: u16) -> io::Result<Vec<Socket>> {
                 socket_id: id.clone(),
             })
         };
-        let mut keep = |message| {
+        let mut keep = |message, bytes: &[u8]| {
             if let SockDiagMessage::InetResponse(answer) = message
                 && answer.header.socket_id.source_port == port
             {
-                found.push(read_inet(protocol, &answer));
+                found.push(read_inet(protocol, &answer, bytes));
             }
         };
         dump(request(StateFlags::from_bits_retain(u32::MAX)), &mut keep)?;
@@ -213,7 +228,7 @@ pub fn unix_sockets() -> io::Result<Vec<UnixSocket>> {
         show_flags: ShowFlags::NAME,
         cookie: [0xff; 8],
     });
-    dump(request, &mut |message| {
+    dump(request, &mut |message, _| {
         if let SockDiagMessage::UnixResponse(answer) = message {
             found.extend(read_unix(&answer));
         }
@@ -221,8 +236,8 @@ pub fn unix_sockets() -> io::Result<Vec<UnixSocket>> {
     Ok(found)
 }
 
-/// Asks for a table and hands on each row.
-fn dump(request: SockDiagMessage, row: &mut impl FnMut(SockDiagMessage)) -> io::Result<()> {
+/// Asks for a table and hands on each row, as read and as it came.
+fn dump(request: SockDiagMessage, row: &mut impl FnMut(SockDiagMessage, &[u8])) -> io::Result<()> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
@@ -247,9 +262,10 @@ fn dump(request: SockDiagMessage, row: &mut impl FnMut(SockDiagMessage)) -> io::
             let message = NetlinkMessage::<SockDiagMessage>::deserialize(left).map_err(garbled)?;
             // Messages are aligned to four bytes; see netlink(7).
             let length = (message.header.length as usize).next_multiple_of(4).max(4);
+            let bytes = left.get(..length).unwrap_or(left);
             left = left.get(length..).unwrap_or_default();
             match message.payload {
-                NetlinkPayload::InnerMessage(inner) => row(inner),
+                NetlinkPayload::InnerMessage(inner) => row(inner, bytes),
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}
@@ -258,7 +274,7 @@ fn dump(request: SockDiagMessage, row: &mut impl FnMut(SockDiagMessage)) -> io::
     }
 }
 
-fn read_inet(protocol: Protocol, answer: &InetResponse) -> Socket {
+fn read_inet(protocol: Protocol, answer: &InetResponse, bytes: &[u8]) -> Socket {
     let id = &answer.header.socket_id;
     let state = State::of(protocol, answer.header.state);
     let remote = SocketAddr::new(id.destination_address, id.destination_port);
@@ -274,9 +290,19 @@ fn read_inet(protocol: Protocol, answer: &InetResponse) -> Socket {
         device: (id.interface_id != 0).then(|| interface_name(id.interface_id)),
         backlog: (state == State::Listening)
             .then_some(Backlog { waiting: answer.header.recv_queue, limit: answer.header.send_queue }),
-        uid: answer.header.uid,
+        family: if answer.header.family == AF_INET { Family::Inet } else { Family::Inet6 },
+        ends_in_ms: (state == State::TimeWait).then(|| expires(bytes)).flatten(),
+        // What nobody has open belongs to nobody: the kernel's answer, 0, would be root.
+        uid: (answer.header.inode != 0).then_some(answer.header.uid),
         inode: answer.header.inode,
     }
+}
+
+/// `idiag_expires` of `struct inet_diag_msg`, which the parser leaves out for `TIME_WAIT`: behind the netlink header,
+/// four bytes and the socket's addresses.
+fn expires(bytes: &[u8]) -> Option<u32> {
+    const AT: usize = 16 + 4 + 48;
+    Some(u32::from_ne_bytes(bytes.get(AT..AT + 4)?.try_into().ok()?))
 }
 
 fn read_unix(answer: &UnixResponse) -> Option<UnixSocket> {
@@ -338,9 +364,20 @@ mod tests {
         drop(listener);
         client.read_to_end(&mut Vec::new()).unwrap();
         drop(client);
-        let found = at(Protocol::Tcp, address);
+        // Under load the last segments take their time.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let found = loop {
+            let found = at(Protocol::Tcp, address);
+            let is_over = found.iter().all(|socket| socket.state == State::TimeWait);
+            if is_over || std::time::Instant::now() > deadline {
+                break found;
+            }
+            std::thread::yield_now();
+        };
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!((found[0].state, found[0].inode), (State::TimeWait, 0));
+        assert_eq!((found[0].state, found[0].inode, found[0].uid), (State::TimeWait, 0, None));
+        let left = found[0].ends_in_ms.unwrap();
+        assert!((1..=60_000).contains(&left), "{left} ms of a minute are left");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::cli::output;
 use crate::endpoint::{Authority, Endpoint};
 use crate::lab::doctor::{self, Diagnosis, Finding};
 use crate::lab::model::Proto;
+use crate::lab::report::wrapped_after;
 use crate::lab::{Topology, isolation};
 use crate::verdict::Verdict;
 
@@ -72,13 +73,14 @@ fn as_text(diagnosis: &Diagnosis, limits: &[String]) -> String {
             last = finding.address;
             let _ = writeln!(text, "{}", finding.address.map(|address| address.to_string()).unwrap_or_default());
         }
-        let _ = writeln!(text, "  {} {:10} {}", finding.health.glyph(), finding.layer.word(), finding.says);
+        let before = format!("  {} {:10} ", finding.health.glyph(), finding.layer.word());
+        let _ = writeln!(text, "{}", wrapped_after(&before, &finding.says, 15));
         for line in &finding.evidence {
-            let _ = writeln!(text, "                 {line}");
+            let _ = writeln!(text, "{}", wrapped_after("                 ", line, 19));
         }
     }
     for limit in limits {
-        let _ = writeln!(text, "{limit}");
+        let _ = writeln!(text, "{}", wrapped_after("", limit, 0));
     }
     let _ = writeln!(text, "# fine, x fails, ! will surprise somebody, ? cannot be seen");
     text

@@ -252,7 +252,7 @@ fn listening(servers: &[Holder]) -> String {
 
 fn of(server: &Holder) -> String {
     server.processes.first().map_or_else(
-        || format!("a process of user {}", server.socket.uid),
+        || format!("a process of user {}", server.user.as_deref().unwrap_or("nobody")),
         |process| format!("{} (pid {})", crate::escape::Escaped::new(process.name.as_bytes()), process.pid),
     )
 }

@@ -229,15 +229,26 @@ fn pad(text: &str, to: usize) -> String {
 
 /// Breaks a text into lines that fit, each begun with so many spaces.
 pub(super) fn wrapped(text: &str, indent: usize) -> String {
-    let mut lines: Vec<String> = Vec::new();
+    wrapped_after(&" ".repeat(indent), text, indent)
+}
+
+/// Breaks a text into lines of at most 80 columns, the first begun with what stands before it, the others with so many
+/// spaces. A word that is longer than a line stays whole.
+pub fn wrapped_after(before: &str, text: &str, indent: usize) -> String {
+    let mut lines = vec![before.to_owned()];
+    let mut is_begun = false;
     for word in text.split_whitespace() {
         match lines.last_mut() {
-            Some(line) if width(line) + 1 + width(word) <= WIDTH => {
+            Some(line) if !is_begun && (line.trim().is_empty() || width(line) + width(word) <= WIDTH) => {
+                line.push_str(word);
+            }
+            Some(line) if is_begun && width(line) + 1 + width(word) <= WIDTH => {
                 line.push(' ');
                 line.push_str(word);
             }
             _ => lines.push(format!("{}{word}", " ".repeat(indent))),
         }
+        is_begun = true;
     }
     lines.join("\n")
 }
