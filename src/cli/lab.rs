@@ -118,13 +118,8 @@ fn run_file(args: &Args, file: &Path) -> Outcome {
         bar.finish_and_clear();
         result.map_err(|error| Failure::new(Verdict::Failed, format!("failed to set up the hosts: {error}")))?
     };
-    let failure = (!result.as_expected()).then(|| {
-        let steps = match result.unexpected() {
-            1 => "1 step".to_owned(),
-            count => format!("{count} steps"),
-        };
-        Failure::new(Verdict::Failed, format!("{steps} came out otherwise than expected"))
-    });
+    let failure = (!result.as_expected())
+        .then(|| Failure::new(Verdict::Failed, format!("not every step came out as expected: {}", result.closing())));
     show(args, &[result.as_report()], &result.as_json(), failure)
 }
 

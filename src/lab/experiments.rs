@@ -80,6 +80,7 @@ impl Experiment {
             kernel: None,
             limits: Vec::new(),
             sections: self.sections(),
+            closing: None,
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Report {
     pub limits: Vec<String>,
     /// The tables.
     pub sections: Vec<Section>,
+    /// The result in one sentence, where it is not the count of cases.
+    pub closing: Option<String>,
 }
 
 /// A table.
@@ -245,6 +247,9 @@ impl Report {
 
     /// The result in one sentence.
     pub fn summary(&self) -> String {
+        if let Some(closing) = &self.closing {
+            return closing.clone();
+        }
         let cases = self.cases().count();
         let Some(kernel) = &self.kernel else { return format!("{cases} cases predicted, none tried.") };
         let untried = match cases - self.tried() {

@@ -228,6 +228,28 @@ impl ScenarioResult {
         json!({ "verdict": self.verdict(), "kernel": self.kernel, "limits": self.limits, "cases": self.cases })
     }
 
+    /// How it went, in a sentence.
+    pub fn closing(&self) -> String {
+        let steps: Vec<&StepResult> = self.cases.iter().flat_map(|case| &case.steps).collect();
+        let count = |what: &str, is_it: &dyn Fn(&StepResult) -> bool| {
+            let count = steps.iter().filter(|step| is_it(step)).count();
+            (count > 0).then(|| format!("{count} {what}"))
+        };
+        let Some(kernel) = &self.kernel else {
+            let otherwise = count("otherwise than expected", &|step| !step.as_expected);
+            let otherwise = otherwise.map(|some| format!(", {some}")).unwrap_or_default();
+            return format!("{} steps predicted{otherwise}, none tried.", steps.len());
+        };
+        let parts = [
+            count("as expected", &|step| step.as_expected && step.observed.is_some()),
+            count("otherwise than expected", &|step| !step.as_expected && step.observed.is_some()),
+            count("left out, of which something was expected", &|step| !step.as_expected && step.observed.is_none()),
+            count("left out", &|step| step.as_expected && step.observed.is_none()),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        format!("{} steps on {kernel}: {}.", steps.len(), parts.join(", "))
+    }
+
     /// As a report, which can be shown in all the ways that there are.
     pub fn as_report(&self) -> Report {
         Report {
@@ -239,6 +261,7 @@ impl ScenarioResult {
             kernel: self.kernel.clone(),
             limits: self.limits.clone(),
             sections: self.cases.iter().map(section).collect(),
+            closing: Some(self.closing()),
         }
     }
 }
