@@ -112,7 +112,7 @@ fn question(report: &Report, place: Place, random: &mut Random) -> Option<Questi
 fn ask(section: &Section, place: Place) -> String {
     let (row, column) = (&section.rows[place.row], &section.columns[place.cell]);
     let group = if column.group.is_empty() { String::new() } else { format!("{}: ", column.group) };
-    format!("{}. {} {}; {group}{}. What happens?", section.title, section.row_head, row.name, column.name)
+    format!("{}. {}: {}. {group}{}?", section.title, section.row_head, row.name, column.name)
 }
 
 /// A reply that is lost is no mere timeout here: that is the point of the question.

@@ -308,6 +308,7 @@ fn section(case: &CaseResult) -> Section {
 mod tests {
     use super::*;
     use crate::lab::testing;
+    use crate::random::Random;
 
     /// The scenarios that ship.
     fn shipped() -> Vec<(String, Scenario)> {
@@ -357,6 +358,61 @@ mod tests {
             let faults = faults(&name, &result);
             assert!(faults.is_empty(), "{}", faults.join("\n"));
             assert_eq!(result.verdict(), Verdict::Ok);
+        }
+    }
+
+    /// Binds, listens, changes and closes at random, all on one port of one host.
+    fn at_random(random: &mut Random) -> String {
+        const ADDRESSES: [&str; 12] = [
+            "127.0.0.1",
+            "127.0.0.2",
+            "0.0.0.0",
+            "198.51.100.1",
+            "203.0.113.1",
+            "::1",
+            "::",
+            "2001:db8:1::1",
+            "::ffff:127.0.0.1",
+            "::ffff:0.0.0.0",
+            "::ffff:198.51.100.1",
+            "fe80::1%eth0",
+        ];
+        let mut steps = Vec::new();
+        for number in 0..4 + random.below(6) {
+            let socket = format!("s{}", if steps.is_empty() { 0 } else { random.below(number + 1) });
+            let mut step = match random.below(8) {
+                0 => json!({ "op": "listen", "socket": socket }),
+                1 => json!({ "op": "close", "socket": socket }),
+                2 => json!({ "op": "set", "socket": socket, "reuse_addr": random.below(2) == 1 }),
+                3 => json!({ "op": "set", "socket": socket, "reuse_port": random.below(2) == 1 }),
+                _ => json!({ "op": "bind", "socket": format!("s{number}"), "address": ADDRESSES[random.below(12)] }),
+            };
+            if step["op"] == "bind" {
+                for option in ["reuse_addr", "reuse_port", "v6_only"] {
+                    if random.below(2) == 1 {
+                        step[option] = json!(random.below(4) > 0);
+                    }
+                }
+                if random.below(8) == 0 {
+                    step["device"] = json!(["lo", "eth0", "eth1"][random.below(3)]);
+                }
+            }
+            steps.push(step);
+        }
+        let proto = ["tcp", "udp"][random.below(2)];
+        json!({ "cases": [{ "id": "random", "proto": proto, "steps": steps }] }).to_string()
+    }
+
+    #[test]
+    fn the_kernel_does_what_the_model_predicts_in_scenarios_that_nobody_thought_of() {
+        if testing::topology().is_none() {
+            return;
+        }
+        for seed in 0..60 {
+            let text = at_random(&mut Random::new(seed));
+            let result = Scenario::parse(&text, Format::Json).unwrap().run(|_| {}).unwrap();
+            let faults = faults(&format!("seed {seed}"), &result);
+            assert!(faults.is_empty(), "{text}\n{}", faults.join("\n"));
         }
     }
 

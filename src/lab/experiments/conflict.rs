@@ -209,6 +209,37 @@ mod tests {
     }
 
     #[test]
+    fn reuse_port_is_shared_by_sockets_of_one_user_alone() {
+        let Some(topology) = testing::topology() else { return };
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("left out: only root can be another user");
+            return;
+        }
+        let of_root = topology.server();
+        // The user is a matter of the thread, and this thread is nobody else's.
+        let of_nobody = topology.server().helper().unwrap();
+        of_nobody.run(|| {
+            let nobody = rustix::thread::Uid::from_raw(65534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        });
+        for proto in [Proto::Tcp, Proto::Udp] {
+            let bind = |host, user, port| {
+                let binding = Binding { user, ..Binding::new(proto, Ipv4Addr::LOCALHOST).reusing(false, true) };
+                let mut socket = Tracked::prepare(host, Side::Server, "socket", &binding).unwrap();
+                let result = socket.bind((Ipv4Addr::LOCALHOST, port).into());
+                (socket, binding, Outcome::of_call(&result))
+            };
+            let (first, standing, _) = bind(of_root, 0, 0);
+            let port = first.local().unwrap().port();
+            for (host, user) in [(of_root, 0), (&of_nobody, 65534)] {
+                let (_second, new, outcome) = bind(host, user, port);
+                let decision = may_bind([&standing], &new);
+                assert_eq!(outcome, decision.result.into(), "{proto} of user {user}: {}", decision.rule);
+            }
+        }
+    }
+
+    #[test]
     fn the_model_agrees_with_the_kernel_on_all_3888_pairs() {
         testing::agrees(Experiment::Conflict, 3888);
     }

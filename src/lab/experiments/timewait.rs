@@ -227,8 +227,25 @@ fn settle(host: &Host, end: End, port: u16) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::lab::experiments::Experiment;
     use crate::lab::testing;
+
+    #[test]
+    fn all_sixteen_mixes_of_options_come_out_as_predicted_after_every_end() {
+        let Some(topology) = testing::topology() else { return };
+        let each = [(false, false), (true, false), (false, true), (true, true)];
+        for end in End::ALL {
+            for options in each.into_iter().flat_map(|old| each.map(|new| [old, new])) {
+                for ip in new_addresses() {
+                    let Decision { result, rule } = predict_one(end, options, ip);
+                    let mut case = Case::predicted(Vec::new(), result.into(), rule);
+                    restart(&topology, end, options, ip, &mut case).unwrap();
+                    assert!(!case.differs(), "{end:?} {options:?} {ip}: {case:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_port_is_free_again_exactly_when_the_model_says() {

@@ -44,7 +44,8 @@ rules! {
     ListenerBlocks "listener-blocks" "SO_REUSEADDR on both is not enough beside a socket in LISTEN.";
     ListenChecksAgain "listen-checks-again" "listen() makes the same check as bind() once more, and now another socket listens.";
     MappedButV6Only "mapped-but-v6-only" "A v6-only socket cannot have an IPv4-mapped address.";
-    ReusePortRemembered "reuse-port-remembered" "TCP remembers that every socket of the port was bound with SO_REUSEPORT; taking the option away later changes nothing.";
+    ReusePortRemembered "reuse-port-remembered" "TCP remembers that the port was bound with SO_REUSEPORT, and lets another such socket in without a look at what the others have set since.";
+    ReusePortEndsSearch "reuse-port-ends-search" "UDP looks at the newest socket first, and stops looking at one that shares SO_REUSEPORT with the new one.";
     NotLocal "not-local" "The address is on no device of this host; IP_FREEBIND or ip_nonlocal_bind would allow it.";
     NonLocalAllowed "non-local-allowed" "IP_FREEBIND or ip_nonlocal_bind lets a socket bind an address that is not there yet.";
     NoSuchDevice "no-such-device" "No device of that name is on this host.";

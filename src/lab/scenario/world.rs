@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 
 use super::action::{Action, Bind, Target};
-use crate::lab::model::{Binding, Delivery, Dial, Packet, Proto, arrival, deliver};
+use crate::lab::model::{Binding, Delivery, Dial, Packet, Proto, arrival, deliver, overlap};
 use crate::lab::outcome::Outcome;
 use crate::lab::socket::Flag;
 use crate::lab::topology::Side;
@@ -23,7 +23,21 @@ pub(super) struct World {
     sockets: Vec<Known>,
     /// What closed connections leave behind for a minute, with the socket at the other end.
     left: Vec<(usize, Place)>,
+    /// What TCP remembers of a port of a host.
+    ports: HashMap<(Side, u16), Sharing>,
     next: usize,
+}
+
+/// What TCP remembers of a port that is in use (`fastreuseport` of `struct inet_bind_bucket`): a further socket with
+/// `SO_REUSEPORT` is let in without a look at the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Sharing {
+    /// Nothing: every bind looks at all.
+    Forgotten,
+    /// All were bound with `SO_REUSEPORT`.
+    All,
+    /// The last one was, at this address; whoever is bound within it may come.
+    Last(Binding),
 }
 
 /// A binding, at a port of a host.
@@ -32,8 +46,6 @@ struct Place {
     host: Side,
     port: u16,
     binding: Binding,
-    /// Whether it had `SO_REUSEPORT` when it was bound, which TCP remembers (`fastreuseport` of `inet_bind_bucket`).
-    bound_sharing: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -66,7 +78,15 @@ enum Role {
 
 impl World {
     pub(super) fn new(proto: Proto, port: u16) -> Self {
-        World { proto, port, settings: HashMap::new(), sockets: Vec::new(), left: Vec::new(), next: 0 }
+        World {
+            proto,
+            port,
+            settings: HashMap::new(),
+            sockets: Vec::new(),
+            left: Vec::new(),
+            ports: HashMap::new(),
+            next: 0,
+        }
     }
 
     /// Takes note of a step that ended like this.
@@ -115,12 +135,42 @@ impl World {
     fn bound(&mut self, bind: &Bind) {
         self.sockets.retain(|known| known.name != bind.socket);
         let at = self.place(bind);
+        self.remember(&at);
         self.add(&bind.socket, at, Role::Bound);
+    }
+
+    /// What `inet_csk_update_fastreuse` notes when a socket gets its port, by bind or by listen.
+    fn remember(&mut self, at: &Place) {
+        let sharing = match (self.is_unused(at), at.binding.reuse_port) {
+            (_, false) => Sharing::Forgotten,
+            (true, true) => Sharing::All,
+            (false, true) if self.lets_in(at) => return,
+            (false, true) => Sharing::Last(at.binding.clone()),
+        };
+        self.ports.insert((at.host, at.port), sharing);
+    }
+
+    /// Whether TCP lets a socket in without a look at the others.
+    fn lets_in(&self, at: &Place) -> bool {
+        at.binding.reuse_port
+            && match self.ports.get(&(at.host, at.port)) {
+                Some(Sharing::All) => true,
+                Some(Sharing::Last(last)) => takes_in(last, &at.binding),
+                Some(Sharing::Forgotten) | None => false,
+            }
+    }
+
+    fn is_unused(&self, at: &Place) -> bool {
+        let here = |other: &Place| other.host == at.host && other.port == at.port;
+        !self.sockets.iter().any(|known| here(&known.at)) && !self.left.iter().any(|(_, left)| here(left))
     }
 
     fn listens(&mut self, socket: &str, backlog: u32) {
         let Some(place) = self.sockets.iter().position(|known| known.name == socket) else { return };
         let mut known = self.sockets.remove(place);
+        if !known.at.binding.listening {
+            self.remember(&known.at);
+        }
         known.at.binding.listening = true;
         let queue = match known.role {
             Role::Listening { queue, .. } => queue,
@@ -135,7 +185,7 @@ impl World {
         let role = if self.proto == Proto::Tcp { Role::Connected(None) } else { Role::Fixed(dialled) };
         let known = socket.and_then(|name| self.dials(name, to, role.clone()));
         let id = known.unwrap_or_else(|| {
-            let at = Place { host: from, port: 0, binding: Binding::new(self.proto, to.ip), bound_sharing: false };
+            let at = Place { host: from, port: 0, binding: Binding::new(self.proto, to.ip) };
             self.add(socket.unwrap_or_default(), at, role)
         });
         if self.proto == Proto::Tcp
@@ -153,7 +203,7 @@ impl World {
             Proto::Udp => Role::Fixed((to.ip, to.port.unwrap_or(self.port))),
         };
         if self.dials(socket, to, role.clone()).is_none() {
-            let at = Place { host: from, port: 0, binding: Binding::new(self.proto, to.ip), bound_sharing: false };
+            let at = Place { host: from, port: 0, binding: Binding::new(self.proto, to.ip) };
             self.add(socket, at, role);
         }
     }
@@ -190,6 +240,15 @@ impl World {
 
     fn sent(&mut self, socket: &str, to: Option<&Target>) {
         let Some(known) = self.find(socket).cloned() else { return };
+        if known.peer_closed && matches!(known.role, Role::Connected(_)) {
+            // Nobody is there any more: a reset comes back, and ends what either side has kept.
+            self.left.retain(|(other_end, _)| *other_end != known.id);
+            if let Some(known) = self.find_mut(socket) {
+                known.role = Role::Spent;
+                known.at.port = 0;
+            }
+            return;
+        }
         let receiver = match (&known.role, to) {
             (Role::Connected(peer), _) => peer.and_then(|id| self.sockets.iter().position(|one| one.id == id)),
             (Role::Fixed((ip, port)), None) => {
@@ -254,7 +313,6 @@ impl World {
         Place {
             host: bind.host,
             port: bind.port.unwrap_or(self.port),
-            bound_sharing: bind.reuse_port,
             binding: Binding {
                 v6_only: v6_only && bind.ip.is_ipv6(),
                 device: bind.device.clone(),
@@ -286,4 +344,12 @@ impl World {
         let Delivery { to, rule } = deliver(&bindings, &packet);
         Delivery { to: to.into_iter().map(|place| here[place]).collect(), rule }
     }
+}
+
+/// Whether an address stands for all of another one, whatever device it is on.
+fn takes_in(wide: &Binding, narrow: &Binding) -> bool {
+    let anywhere = |binding: &Binding| Binding { device: None, ..binding.clone() };
+    let (wide, narrow) = (anywhere(wide), anywhere(narrow));
+    let is_equal = wide.ip.to_canonical() == narrow.ip.to_canonical();
+    overlap(&wide, &narrow).0 && (wide.is_wildcard() || is_equal)
 }

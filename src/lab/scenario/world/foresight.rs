@@ -44,6 +44,7 @@ impl World {
             }
             Action::Receive { socket } => self.find(socket).map_or(silent(), |known| known.predict_receive(self.proto)),
             Action::Set { socket, flags, .. } => match self.find(socket) {
+                Some(Known { role: Role::Spent, .. }) => silent(),
                 Some(known) if flags.iter().any(|(flag, _)| *flag == Flag::V6Only) => match known.at.binding.ip {
                     IpAddr::V4(_) => failing(Errno::ENOPROTOOPT, Rule::OtherFamily),
                     IpAddr::V6(_) => failing(Errno::EINVAL, Rule::AlreadyBound),
@@ -92,21 +93,49 @@ impl World {
     /// The sockets that are there, then what closed connections have left.
     fn beside_others(&self, at: &Place) -> Decision {
         let here = |other: &&Place| other.host == at.host && other.port == at.port;
-        let open: Vec<&Binding> =
-            self.sockets.iter().map(|known| &known.at).filter(here).map(|other| &other.binding).collect();
         let left: Vec<&Binding> = self.left.iter().map(|(_, at)| at).filter(here).map(|other| &other.binding).collect();
-        let decision = may_bind(open.iter().copied(), &at.binding);
         let beside_left = may_bind(left.iter().copied(), &at.binding);
-        let mut open_here = self.sockets.iter().map(|known| &known.at).filter(here);
-        let is_remembered =
-            self.proto == Proto::Tcp && at.binding.reuse_port && open_here.all(|other| other.bound_sharing);
+        let decision = if self.proto == Proto::Udp { self.beside_datagrams(at) } else { self.beside_streams(at) };
         match (decision.result, beside_left.result, beside_left.rule) {
-            (Err(_), ..) if is_remembered => Decision::allowed(Rule::ReusePortRemembered),
             (Err(_), ..) => decision,
+            (Ok(()), Err(_), _) if self.lets_in(at) => Decision::allowed(Rule::ReusePortRemembered),
             (Ok(()), Err(errno), _) => Decision::refused(errno, Rule::TimeWait),
             (Ok(()), Ok(()), Rule::BothReuseAddr | Rule::BothReusePort) => Decision::allowed(Rule::TimeWaitReused),
             (Ok(()), Ok(()), _) => decision,
         }
+    }
+
+    /// TCP looks at all others, unless it remembers that this one may come.
+    fn beside_streams(&self, at: &Place) -> Decision {
+        let decision = may_bind(self.bound_beside(at).iter().map(|known| &known.at.binding), &at.binding);
+        match decision.result {
+            Err(_) if self.lets_in(at) => Decision::allowed(Rule::ReusePortRemembered),
+            _ => decision,
+        }
+    }
+
+    /// UDP looks at the newest first and stops at one with which the new socket shares `SO_REUSEPORT`
+    /// (`udp_lib_lport_inuse`).
+    fn beside_datagrams(&self, at: &Place) -> Decision {
+        let mut others = self.bound_beside(at);
+        others.sort_by_key(|known| std::cmp::Reverse(known.id));
+        let whole = may_bind(others.iter().map(|known| &known.at.binding), &at.binding);
+        for other in others.iter().map(|known| &known.at.binding) {
+            let both_reuse_addr = other.reuse_addr && at.binding.reuse_addr;
+            match may_bind([other], &at.binding) {
+                refused @ Decision { result: Err(_), .. } => return refused,
+                Decision { rule: Rule::BothReusePort, .. } if !both_reuse_addr => {
+                    let rule = if whole.result.is_ok() { Rule::BothReusePort } else { Rule::ReusePortEndsSearch };
+                    return Decision::allowed(rule);
+                }
+                _ => {}
+            }
+        }
+        whole
+    }
+
+    fn bound_beside(&self, at: &Place) -> Vec<&Known> {
+        self.sockets.iter().filter(|known| known.at.host == at.host && known.at.port == at.port).collect()
     }
 
     fn predict_listen(&self, known: &Known) -> Decision {
@@ -225,6 +254,7 @@ fn leads_to(from: &Place, to: IpAddr) -> bool {
     let is_loopback = binding.ip.to_canonical().is_loopback();
     is_of_family
         && binding.device.is_none()
+        && is_local(from)
         && (binding.is_wildcard() || is_loopback == to.is_loopback())
         && arrival(binding.proto, Dial { from: from.host, to }).is_some()
 }
