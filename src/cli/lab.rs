@@ -26,7 +26,7 @@ pub(super) struct Args {
     /// What to try; `all` tries everything, `run` the scenario of a file
     #[arg(value_name = "EXPERIMENT", default_value = "reach", value_parser = PossibleValuesParser::new(names()))]
     experiment: String,
-    /// The scenario for `run`, as JSON or, where its name ends in .toml, as TOML; - is stdin
+    /// The scenario for `run`, as JSON or, where its name ends in .toml, as TOML; - is stdin, either of them
     #[arg(value_name = "FILE", required_if_eq("experiment", RUN))]
     file: Option<PathBuf>,
     /// Say what the model predicts, and run nothing
@@ -102,7 +102,11 @@ fn run_experiments(args: &Args) -> Outcome {
 fn run_file(args: &Args, file: &Path) -> Outcome {
     let invalid = |error: String| Failure::new(Verdict::Invalid, format!("failed to read {}: {error}", file.display()));
     let text = read(file).map_err(|error| invalid(crate::error::named(&error).to_string()))?;
-    let is_toml = file.extension().is_some_and(|extension| extension == "toml");
+    let is_toml = match file.extension() {
+        Some(extension) => extension == "toml",
+        // A text without a name tells by how it begins.
+        None => !text.trim_start().starts_with('{'),
+    };
     let format = if is_toml { Format::Toml } else { Format::Json };
     let scenario = Scenario::parse(&text, format)
         .map_err(|error| invalid(error.to_string()).with_fact("line", error.line).with_fact("column", error.column))?;

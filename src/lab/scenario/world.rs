@@ -93,12 +93,12 @@ impl World {
     pub(super) fn apply(&mut self, action: &Action, outcome: Option<&Outcome>) {
         let went_well = matches!(outcome, Some(Outcome::Ok | Outcome::Connected | Outcome::Reply));
         match action {
-            Action::Connect { socket: Some(socket), from, to } if !went_well => match outcome {
-                Some(Outcome::Errno(Errno::ECONNREFUSED) | Outcome::Timeout | Outcome::ReplyLost) => {
+            Action::Connect { socket: Some(socket), from, to } if !went_well => {
+                let called = [Outcome::Errno(Errno::ECONNREFUSED), Outcome::Timeout, Outcome::ReplyLost];
+                if outcome.is_some_and(|outcome| called.contains(outcome)) {
                     self.called_in_vain(socket, *from, to);
                 }
-                _ => {}
-            },
+            }
             _ if !went_well => {}
             Action::Bind(bind) => self.bound(bind),
             Action::Listen { socket, backlog } => self.listens(socket, *backlog),

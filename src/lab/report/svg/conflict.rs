@@ -1,5 +1,7 @@
 //! What each bind takes in: two of them meet where a column is shaded in both rows.
 
+use std::fmt::Write as _;
+
 use super::drawing::Drawing;
 use super::{escaped, length, word_of};
 use crate::lab::report::{Report, Section};
@@ -20,22 +22,24 @@ pub(super) fn draw(id: &str, section: &Section, report: &Report) -> String {
     // IPv4 first, so that what a family is shows as one run of columns.
     let mut specific: Vec<usize> = (0..section.rows.len()).filter(is_specific).collect();
     specific.sort_by_key(|place| address(*place).contains(':'));
-    let of_v4 = specific.iter().filter(|place| !address(**place).contains(':')).count() as i32;
+    let in_v4: Vec<_> = specific.iter().filter(|place| !address(**place).contains(':')).collect();
+    let of_v4 = length(&in_v4);
     let mut drawing = Drawing::default();
     let width = LEFT + COLUMN * length(&specific) + 12;
     drawing.host("IPv4", (LEFT - 6, 8), (COLUMN * of_v4, 30));
     drawing.host("IPv6", (LEFT + COLUMN * of_v4 + 2, 8), (COLUMN * (length(&specific) - of_v4), 30));
-    let x_of = |column: usize| LEFT + COLUMN * column as i32;
-    for (column, place) in specific.iter().enumerate() {
-        drawing.text("small middle", (x_of(column) + COLUMN / 2 - 6, 62), address(*place));
+    let columns: Vec<(i32, usize)> =
+        (LEFT..).step_by(COLUMN.unsigned_abs() as usize).zip(specific.iter().copied()).collect();
+    for (x, place) in &columns {
+        drawing.text("small middle", (x + COLUMN / 2 - 6, 62), address(*place));
     }
     for (row, y) in section.rows.iter().zip((FIRST - 6..).step_by(STEP as usize)) {
         drawing.text("address end", (LEFT - 16, y + 14), &row.name);
-        for (column, place) in specific.iter().enumerate() {
+        for (x, place) in &columns {
             let meets = row.cells[*place].as_ref().is_some_and(|case| case.glyph(report.is_prediction()) == 'x');
-            drawing.rect(if meets { "pill taken" } else { "pill" }, (x_of(column), y), (COLUMN - 12, 20));
+            drawing.rect(if meets { "pill taken" } else { "pill" }, (*x, y), (COLUMN - 12, 20));
             if meets {
-                drawing.text("small middle good", (x_of(column) + COLUMN / 2 - 6, y + 14), "takes it in");
+                drawing.text("small middle good", (x + COLUMN / 2 - 6, y + 14), "takes it in");
             }
         }
     }
@@ -49,7 +53,7 @@ pub(in crate::lab::report) fn stamp(section: &Section, only_predicted: bool) -> 
     for (y, row) in section.rows.iter().enumerate() {
         for (x, case) in row.cells.iter().enumerate().filter_map(|(x, cell)| Some((x, cell.as_ref()?))) {
             let dots = if case.glyph(only_predicted) == 'x' { &mut refused } else { &mut allowed };
-            *dots += &format!("M{}.1 {y}.1h.8v.8h-.8z", x);
+            let _ = write!(dots, "M{x}.1 {y}.1h.8v.8h-.8z");
         }
     }
     let size = section.rows.len();

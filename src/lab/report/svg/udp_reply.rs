@@ -16,18 +16,15 @@ pub(super) fn draw(picture: &Picture<'_>) -> String {
             drawing.text("mark middle none", (230, y + 14), "?");
             continue;
         };
-        match answer.strip_suffix(", lost") {
-            Some(from) => {
-                drawing.text("small middle lost", (230, y + 28), &format!("from {from}"));
-                drawing.arrow('.', (364, y + 12), 110);
-                drawing.text("mark middle lost", (112, y + 17), "!");
-                drawing.text("note", (20, y + 16), "drops it");
-            }
-            None => {
-                drawing.text("small middle good", (230, y + 28), &format!("from {answer}"));
-                drawing.arrow('#', (364, y + 12), 96);
-                drawing.text("note", (20, y + 16), "takes it");
-            }
+        if let Some(from) = answer.strip_suffix(", lost") {
+            drawing.text("small middle lost", (230, y + 28), &format!("from {from}"));
+            drawing.arrow('.', (364, y + 12), 110);
+            drawing.text("mark middle lost", (112, y + 17), "!");
+            drawing.text("note", (20, y + 16), "drops it");
+        } else {
+            drawing.text("small middle good", (230, y + 28), &format!("from {answer}"));
+            drawing.arrow('#', (364, y + 12), 96);
+            drawing.text("note", (20, y + 16), "takes it");
         }
     }
     picture.finish(drawing, 172)
