@@ -20,7 +20,8 @@ use answer::Answer;
 ///
 /// An address is written as an endpoint: :8080, udp://[::]:53, tcp://127.0.0.1:80?reuse-port. Its options are v6-only,
 /// reuse-addr (yes on TCP where it is left out, as greetd binds), reuse-port, freebind and device=NAME. With --bind and
-/// --against both sockets are only thought of; the one that is there has listening=no as well.
+/// --against both sockets are only thought of; the one that is there has listening=no as well. Nothing is bound, but for
+/// a moment where only connections of a closed TCP listener are in the way: what it had set, the kernel tells nobody.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The address that you want to bind
