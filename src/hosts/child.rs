@@ -2,7 +2,9 @@
 //!
 //! It leads a process group of its own, which is killed with it, so that nothing that it started stays behind.
 //! `posix_spawn(3)` rather than fork: descriptors that this process inherited, and that would pass on to any child,
-//! can be closed there without unsafe code, and nothing of a large process is copied.
+//! can be closed there without unsafe code, and nothing of a large process is copied. Which these are is looked up when
+//! a program is named, not when it is started: whatever is opened later closes by itself at an exec, and looking at
+//! thousands of connections for each program would take longer than to start it.
 
 use std::ffi::{CString, NulError, OsStr, OsString};
 use std::fmt;
@@ -19,6 +21,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
+
+use crate::error::named;
 
 /// The variables that children are given. Nothing of this process's own environment reaches them.
 #[derive(Debug, Clone)]
@@ -51,6 +55,17 @@ impl Default for Environment {
 pub(super) struct Program {
     words: Arc<Vec<CString>>,
     environment: Environment,
+    /// The descriptors that would pass on to it.
+    inherited: Arc<Vec<RawFd>>,
+}
+
+/// Why there is no such program.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProgramError {
+    #[error("holds a NUL: {0}")]
+    Nul(#[from] NulError),
+    #[error("failed to see which descriptors it would inherit: {}", named(.0))]
+    Descriptors(#[from] io::Error),
 }
 
 /// What a child is connected with.
@@ -65,12 +80,12 @@ impl Program {
     pub(super) fn new(
         words: impl IntoIterator<Item = Vec<u8>>,
         environment: &Environment,
-    ) -> std::result::Result<Self, NulError> {
+    ) -> std::result::Result<Self, ProgramError> {
         let words = words.into_iter().map(CString::new).collect::<std::result::Result<Vec<_>, _>>()?;
-        Ok(Program { words: Arc::new(words), environment: environment.clone() })
+        Ok(Program { words: Arc::new(words), environment: environment.clone(), inherited: Arc::new(inherited()?) })
     }
 
-    pub(super) fn of_file(path: &Path, environment: &Environment) -> std::result::Result<Self, NulError> {
+    pub(super) fn of_file(path: &Path, environment: &Environment) -> std::result::Result<Self, ProgramError> {
         // Without a slash it would be looked for elsewhere.
         let here = Path::new(".").join(path);
         Program::new([here.as_os_str().as_bytes().to_vec()], environment)
@@ -91,8 +106,9 @@ impl Program {
         for (number, end) in (0..).zip(theirs) {
             actions.add_dup2(end, number)?;
         }
-        for inherited in inherited()? {
-            actions.add_close(inherited)?;
+        for inherited in &*self.inherited {
+            // One that was closed since is not missed, and one that took its number would have closed by itself.
+            actions.add_close(*inherited)?;
         }
         let mut attributes = PosixSpawnAttr::init()?;
         attributes.set_flags(

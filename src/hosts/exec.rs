@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use super::child::{Child, Environment, Exit, Program};
+use super::child::{Child, Environment, Exit, Program, ProgramError};
 use super::stderr::Stderr;
 use crate::error::{Error, Result, named};
 use crate::handler::{Handler, Needs};
@@ -76,7 +76,10 @@ impl Exec {
         let words = shlex::split(command).ok_or_else(|| invalid("words with their quotes closed"))?;
         let name = words.first().ok_or_else(|| invalid("the name of a program"))?.clone();
         let words = words.into_iter().map(String::into_bytes);
-        let program = Program::new(words, environment).map_err(|_| invalid("words without NUL"))?;
+        let program = Program::new(words, environment).map_err(|error| match error {
+            ProgramError::Nul(_) => invalid("words without NUL"),
+            ProgramError::Descriptors(_) => OptionError::Invalid(format!("`{command}`: {error}")),
+        })?;
         Ok(Exec { program, name, lines: settings.lines })
     }
 }
