@@ -12,20 +12,29 @@
 //! | `socket.failed` | | receiving from a datagram socket returned an error; it goes on |
 //! | `listener.rebound` | | a listener that failed is bound again |
 //! | `listener.failed` | | a listener is given up |
+//! | `plugin.failed` | [`PluginFault`] | it failed as a whole: its sessions end, and it is started again |
+//! | `plugin.restarted` | | it runs again |
+//! | `plugin.disabled` | | it failed too often within a minute, and stays off until it is loaded again |
+//! | `plugin.session-failed` | [`PluginSessionFault`] | it did wrong in one session, which ends; the others go on |
+//! | `plugin.reloaded` | | its file changed, and the new one serves new sessions |
+//! | `plugin.not-reloaded` | | its file changed, and does not stand: the old one serves on |
 //! | `drain.started` | | no more sessions are begun |
 //! | `drain.finished` | | all sessions are over: so many finished, so many were cut |
 //!
 //! An [`Observer`] is told of each, on the thread where it happens, so it must be quick. [`Counters`] counts them,
 //! [`Log`] writes them through `tracing`; peers' names and texts reach it escaped.
 
-use std::collections::{BTreeMap, HashMap};
+mod counters;
+mod log;
+
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::address::Address;
+
+pub use counters::Counters;
+pub use log::Log;
 
 /// Something that happened. Its fields borrow from where it happened.
 #[derive(Debug, Clone, Copy)]
@@ -123,6 +132,50 @@ pub enum Event<'a> {
         /// The listener.
         listener: &'a str,
         /// The last error.
+        error: &'a dyn ErrorText,
+    },
+    /// A plugin failed as a whole.
+    PluginFailed {
+        /// The plugin.
+        plugin: &'a str,
+        /// In what manner.
+        reason: PluginFault,
+        /// What it did; safe to print.
+        error: &'a dyn ErrorText,
+        /// When it is started again; not at all where it is disabled for that.
+        again: Option<Duration>,
+    },
+    /// A plugin runs again.
+    PluginRestarted {
+        /// The plugin.
+        plugin: &'a str,
+    },
+    /// A plugin stays off.
+    PluginDisabled {
+        /// The plugin.
+        plugin: &'a str,
+        /// Why, in words.
+        error: &'a dyn ErrorText,
+    },
+    /// A plugin did wrong in one session.
+    PluginSessionFailed {
+        /// The plugin.
+        plugin: &'a str,
+        /// What it did.
+        reason: PluginSessionFault,
+        /// The same in words; safe to print.
+        error: &'a dyn ErrorText,
+    },
+    /// A plugin's file changed, and the new one has taken over.
+    PluginReloaded {
+        /// The plugin.
+        plugin: &'a str,
+    },
+    /// A plugin's file changed, and the old one stays.
+    PluginNotReloaded {
+        /// The plugin.
+        plugin: &'a str,
+        /// What is wrong with the new one.
         error: &'a dyn ErrorText,
     },
     /// The server stops accepting.
@@ -242,6 +295,36 @@ reasons! {
     }
 }
 
+reasons! {
+    /// How a plugin fails as a whole.
+    PluginFault {
+        /// It ended, was killed, or closed its pipes.
+        Died = "died",
+        /// It owed an answer, and said nothing at all for too long.
+        Silent = "silent",
+        /// It broke the protocol.
+        Protocol = "protocol",
+        /// It said that it gives up.
+        GaveUp = "gave-up",
+        /// It was to run again, and did not come to its first line.
+        NotStarted = "not-started",
+    }
+}
+
+reasons! {
+    /// What a plugin can do wrong in one session.
+    PluginSessionFault {
+        /// It owed an answer for too long.
+        Overdue = "overdue",
+        /// It answered what it was not asked.
+        Unasked = "unasked",
+        /// It sent far more than the peer takes.
+        Flood = "flood",
+        /// It said itself that the session fails.
+        Error = "error",
+    }
+}
+
 impl Event<'_> {
     /// The event's name, as in the table.
     pub fn name(&self) -> &'static str {
@@ -256,6 +339,12 @@ impl Event<'_> {
             Event::SocketFailed { .. } => "socket.failed",
             Event::ListenerRebound { .. } => "listener.rebound",
             Event::ListenerFailed { .. } => "listener.failed",
+            Event::PluginFailed { .. } => "plugin.failed",
+            Event::PluginRestarted { .. } => "plugin.restarted",
+            Event::PluginDisabled { .. } => "plugin.disabled",
+            Event::PluginSessionFailed { .. } => "plugin.session-failed",
+            Event::PluginReloaded { .. } => "plugin.reloaded",
+            Event::PluginNotReloaded { .. } => "plugin.not-reloaded",
             Event::DrainStarted { .. } => "drain.started",
             Event::DrainFinished { .. } => "drain.finished",
         }
@@ -269,6 +358,8 @@ impl Event<'_> {
             Event::AcceptFailed { reason, .. } => reason.word(),
             Event::DatagramIgnored { reason, .. } => reason,
             Event::DatagramLost { reason, .. } => reason.word(),
+            Event::PluginFailed { reason, .. } => reason.word(),
+            Event::PluginSessionFailed { reason, .. } => reason.word(),
             _ => "",
         }
     }
@@ -295,6 +386,11 @@ impl Event<'_> {
             | Event::DatagramLost { .. }
             | Event::SocketFailed { .. } => Level::WarnOnceAMinute,
             Event::ListenerRebound { .. } => Level::Warn,
+            // The end of the session says the same.
+            Event::PluginSessionFailed { .. } => Level::Debug,
+            Event::PluginRestarted { .. } | Event::PluginReloaded { .. } => Level::Info,
+            Event::PluginFailed { .. } => Level::Warn,
+            Event::PluginDisabled { .. } | Event::PluginNotReloaded { .. } => Level::Error,
             Event::DrainStarted { .. } | Event::DrainFinished { .. } => Level::Info,
         }
     }
@@ -326,243 +422,5 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
     fn observe(&self, event: &Event<'_>) {
         self.0.observe(event);
         self.1.observe(event);
-    }
-}
-
-/// Counts events by name and reason: a table of fixed size, since both come from the code.
-#[derive(Debug, Default)]
-pub struct Counters(Mutex<Vec<Row>>);
-
-#[derive(Debug)]
-struct Row {
-    name: &'static str,
-    reason: &'static str,
-    times: u64,
-}
-
-impl Row {
-    /// Looks where the words stand rather than what they say: they are literals, and this runs twice a connection. A
-    /// literal that stands in two places has two rows, which are added up when they are read.
-    fn is_of(&self, name: &'static str, reason: &'static str) -> bool {
-        std::ptr::eq(self.name, name) && std::ptr::eq(self.reason, reason)
-    }
-}
-
-impl Counters {
-    /// How often an event of that name happened, for that reason.
-    pub fn get(&self, name: &str, reason: &str) -> u64 {
-        self.sum(|row| row.name == name && row.reason == reason)
-    }
-
-    /// How often an event of that name happened, for whatever reason.
-    pub fn total(&self, name: &str) -> u64 {
-        self.sum(|row| row.name == name)
-    }
-
-    /// All that was counted, by name and reason.
-    pub fn snapshot(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let mut counts: BTreeMap<_, u64> = BTreeMap::new();
-        for Row { name, reason, times } in &*self.rows() {
-            *counts.entry((*name, *reason)).or_default() += times;
-        }
-        counts.into_iter().map(|((name, reason), count)| (name, reason, count)).collect()
-    }
-
-    fn sum(&self, wanted: impl Fn(&Row) -> bool) -> u64 {
-        self.rows().iter().filter(|row| wanted(row)).map(|row| row.times).sum()
-    }
-
-    fn rows(&self) -> std::sync::MutexGuard<'_, Vec<Row>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Observer for Counters {
-    fn observe(&self, event: &Event<'_>) {
-        let (name, reason) = (event.name(), event.reason());
-        let mut rows = self.rows();
-        match rows.iter_mut().find(|row| row.is_of(name, reason)) {
-            Some(row) => row.times += event.count(),
-            None => rows.push(Row { name, reason, times: event.count() }),
-        }
-    }
-}
-
-/// Writes events through `tracing`, under the target `greetd`.
-#[derive(Debug, Default)]
-pub struct Log {
-    said: Mutex<HashMap<(&'static str, &'static str), Said>>,
-}
-
-/// When a kind of event was last logged, and how many have been kept back since.
-#[derive(Debug)]
-struct Said {
-    at: Instant,
-    kept_back: u64,
-}
-
-const ONCE_A_MINUTE: Duration = Duration::from_secs(60);
-
-impl Log {
-    /// Whether to log an event now that is said once a minute, and how many were kept back before.
-    fn may_say(&self, event: &Event<'_>) -> Option<u64> {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        match said.get_mut(&(event.name(), event.reason())) {
-            Some(last) if now - last.at < ONCE_A_MINUTE => {
-                last.kept_back += event.count();
-                None
-            }
-            Some(last) => {
-                last.at = now;
-                Some(std::mem::take(&mut last.kept_back))
-            }
-            None => {
-                said.insert((event.name(), event.reason()), Said { at: now, kept_back: 0 });
-                Some(0)
-            }
-        }
-    }
-}
-
-impl Observer for Log {
-    fn observe(&self, event: &Event<'_>) {
-        match event.level() {
-            Level::Debug if !tracing::enabled!(target: "greetd", tracing::Level::DEBUG) => {}
-            Level::Debug => write(event, Level::Debug, 0),
-            Level::WarnOnceAMinute => {
-                if let Some(kept_back) = self.may_say(event) {
-                    write(event, Level::Warn, kept_back);
-                }
-            }
-            level => write(event, level, 0),
-        }
-    }
-}
-
-/// The fields of an event, flat: those that it lacks are left out of the log.
-#[derive(Default)]
-struct Fields<'a> {
-    session: Option<u64>,
-    listener: Option<&'a str>,
-    handler: Option<&'a str>,
-    remote: Option<&'a Address>,
-    error: Option<&'a dyn ErrorText>,
-    lasted: Option<Duration>,
-    totals: Option<Totals>,
-    deadline: Option<Duration>,
-    finished: Option<usize>,
-    cut: Option<usize>,
-}
-
-impl<'a> Fields<'a> {
-    fn of(event: &Event<'a>) -> Self {
-        let none = Fields::default();
-        match *event {
-            Event::Listening { listener, handler } => {
-                Fields { listener: Some(listener), handler: Some(handler), ..none }
-            }
-            Event::SessionOpened { session, listener, remote } => {
-                Fields { session: Some(session), listener: Some(listener), remote: Some(remote), ..none }
-            }
-            Event::SessionClosed { session, listener, remote, error, lasted, totals, .. } => Fields {
-                session: Some(session),
-                listener: Some(listener),
-                remote: Some(remote),
-                error,
-                lasted: Some(lasted),
-                totals: Some(totals),
-                ..none
-            },
-            Event::ConnectionRefused { listener, remote, error, .. }
-            | Event::DatagramLost { listener, remote, error, .. } => {
-                Fields { listener: Some(listener), remote: Some(remote), error, ..none }
-            }
-            Event::DatagramIgnored { listener, remote, .. } => {
-                Fields { listener: Some(listener), remote: Some(remote), ..none }
-            }
-            Event::AcceptFailed { listener, error, .. }
-            | Event::SocketFailed { listener, error }
-            | Event::ListenerFailed { listener, error } => {
-                Fields { listener: Some(listener), error: Some(error), ..none }
-            }
-            Event::ListenerRebound { listener } => Fields { listener: Some(listener), ..none },
-            Event::DrainStarted { deadline } => Fields { deadline: Some(deadline), ..none },
-            Event::DrainFinished { finished, cut } => Fields { finished: Some(finished), cut: Some(cut), ..none },
-        }
-    }
-}
-
-fn write(event: &Event<'_>, level: Level, kept_back: u64) {
-    use tracing::field::display;
-    let fields = Fields::of(event);
-    let reason = Some(event.reason()).filter(|reason| !reason.is_empty());
-    let remote = fields.remote.map(display);
-    let error = fields.error.map(|error| crate::escape::Escaped::new(error.to_string().as_bytes()).to_string());
-    let lasted = fields.lasted.map(|lasted| lasted.as_secs_f64());
-    let deadline = fields.deadline.map(|deadline| deadline.as_secs_f64());
-    let kept_back = Some(kept_back).filter(|count| *count > 0);
-    let count = Some(event.count()).filter(|count| *count > 1);
-    macro_rules! at {
-        ($level:ident) => {
-            tracing::event!(
-                target: "greetd",
-                tracing::Level::$level,
-                session = fields.session,
-                listener = fields.listener,
-                handler = fields.handler,
-                remote,
-                reason,
-                error,
-                count,
-                kept_back,
-                lasted_s = lasted,
-                messages_in = fields.totals.map(|totals| totals.messages_in),
-                messages_out = fields.totals.map(|totals| totals.messages_out),
-                bytes_in = fields.totals.map(|totals| totals.bytes_in),
-                bytes_out = fields.totals.map(|totals| totals.bytes_out),
-                deadline_s = deadline,
-                finished = fields.finished,
-                cut = fields.cut,
-                "{}",
-                event.name()
-            )
-        };
-    }
-    match level {
-        Level::Debug => at!(DEBUG),
-        Level::Info => at!(INFO),
-        Level::Warn | Level::WarnOnceAMinute => at!(WARN),
-        Level::Error => at!(ERROR),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn what_strangers_can_cause_is_said_once_a_minute_and_the_rest_is_counted() {
-        let log = Log::default();
-        let remote = Address::Unnamed;
-        let event = Event::DatagramIgnored { listener: "udp://x", remote: &remote, reason: "port" };
-        assert_eq!(log.may_say(&event), Some(0));
-        for _ in 0..5 {
-            assert_eq!(log.may_say(&event), None);
-        }
-        tokio::time::advance(ONCE_A_MINUTE).await;
-        assert_eq!(log.may_say(&event), Some(5));
-    }
-
-    #[test]
-    fn events_are_counted_by_name_and_reason() {
-        let counters = Counters::default();
-        let remote = Address::Unnamed;
-        let lost = |reason, count| Event::DatagramLost { listener: "x", remote: &remote, reason, count, error: None };
-        counters.observe(&lost(Loss::Overflow, 3));
-        counters.observe(&lost(Loss::Overflow, 1));
-        counters.observe(&lost(Loss::TooLong, 1));
-        assert_eq!(counters.get("datagram.lost", "overflow"), 4);
-        assert_eq!(counters.total("datagram.lost"), 5);
     }
 }

@@ -22,6 +22,7 @@ mod child;
 pub mod exec;
 mod failures;
 mod frame;
+mod observed;
 mod process;
 mod stderr;
 
@@ -33,12 +34,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::named;
+use crate::event::{Event, Observer};
 use crate::registry::{Item, NameTaken, Registry};
 
 pub use child::Environment;
 pub use process::Timing;
 
 use child::Program;
+use observed::Observed;
 use process::Process;
 
 /// A file that gives handlers.
@@ -47,6 +50,7 @@ pub struct Plugin {
     process: Arc<Process>,
     /// As the file was when it was loaded.
     version: Mutex<Version>,
+    observed: Observed,
 }
 
 /// Why a file gives no handlers.
@@ -74,8 +78,15 @@ impl Plugin {
         let kind = Kind::of(path).map_err(|error| failed(named(&error).to_string()))?;
         kind.must_be_program().map_err(failed)?;
         let program = Program::of_file(path, environment).map_err(|error| failed(error.to_string()))?;
-        let process = Process::load(program, short(path), timing).await.map_err(failed)?;
-        Ok(Plugin { path: path.to_owned(), process: Arc::new(process), version: Mutex::new(version) })
+        let observed = Observed::default();
+        let process = Process::load(program, short(path), timing, observed.clone()).await.map_err(failed)?;
+        Ok(Plugin { path: path.to_owned(), process: Arc::new(process), version: Mutex::new(version), observed })
+    }
+
+    /// Who is told what becomes of it from now on, in the place of the log: a
+    /// [server's observer](crate::server::Running::observer), which logs and counts.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        self.observed.by(observer);
     }
 
     /// The file.
@@ -103,6 +114,17 @@ impl Plugin {
 
     /// Loads the file again where it has changed, or where the plugin was disabled. On any failure all stays as it is.
     pub async fn reload(&self) -> Result<Reloaded, PluginError> {
+        let plugin = &*short(&self.path);
+        let reloaded = self.load_again().await;
+        match &reloaded {
+            Ok(Reloaded::Unchanged) => {}
+            Ok(Reloaded::Changed) => self.observed.tell(&Event::PluginReloaded { plugin }),
+            Err(error) => self.observed.tell(&Event::PluginNotReloaded { plugin, error: &error.reason }),
+        }
+        reloaded
+    }
+
+    async fn load_again(&self) -> Result<Reloaded, PluginError> {
         let failed = |reason: String| PluginError { name: short(&self.path), reason };
         let version = Version::of(&self.path).map_err(|error| failed(named(&error).to_string()))?;
         let known = *self.version.lock().unwrap_or_else(PoisonError::into_inner);

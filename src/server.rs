@@ -222,6 +222,12 @@ impl Running {
         &self.counters
     }
 
+    /// Who is told of this server's events, the log and the counters among them: for what is there beside the server
+    /// and does not end with it, as [plugins](crate::hosts::Plugin::observe) are.
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        self.hub.observer.clone()
+    }
+
     /// Waits until every listener has ended by itself: a single inherited connection is over, or all were given up.
     /// Cancel-safe.
     pub async fn ended(&mut self) {

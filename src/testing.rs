@@ -9,6 +9,7 @@
 //! | [`layer_conforms`] | the same over links in memory; peers that are silent, leave, or talk nonsense |
 //! | [`framing_conforms`] | messages and damaged bytes, cut everywhere; [`framing::Trial`] holds each rule by itself |
 //! | [`handler_conforms`] | peers that send anything, leave, break off, never read; a server that drains; over every kind of link |
+//! | [`handler_conforms_at`] | the same peers at one endpoint: sockets, layers, transports of one's own |
 //!
 //! [`ScriptedAcceptor`] is a listener that does as a test says, for what is hard to bring about otherwise.
 //!
@@ -41,7 +42,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 
 pub use framing::framing_conforms;
-pub use handler::handler_conforms;
+pub use handler::{handler_conforms, handler_conforms_at};
 pub use layer::layer_conforms;
 pub use scripted::{ScriptedAcceptor, ScriptedTransport};
 pub use transport::transport_conforms;

@@ -87,7 +87,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // What runs handlers that are not compiled in: contracts alone.
     (
         "hosts",
-        &["address", "endpoint", "error", "escape", "framing", "handler", "link", "options", "registry", "session"],
+        &[
+            "address", "endpoint", "error", "escape", "event", "framing", "handler", "link", "options", "registry",
+            "session",
+        ],
     ),
     ("builtin", &["faults", "framings", "handlers", "hosts", "layers", "options", "registry", "transports"]),
     // The conformance kit checks whatever it is given.

@@ -33,7 +33,7 @@ def _step(talks, number, advance):
 
 
 def _open(talks, number, handlers, about):
-    session = types.SimpleNamespace(**about)
+    session = types.SimpleNamespace(number=number, **about)
     session.push = lambda message: _write(_frame(_PUSH, number, message))
     talks[number] = handlers[session.handler](session)
     return _step(talks, number, lambda: next(talks[number]))

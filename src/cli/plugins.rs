@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
 use super::failure::Failure;
+use crate::event::Observer;
 use crate::hosts::{Environment, Plugin, Reloaded, Timing};
 use crate::registry::Registry;
 use crate::verdict::Verdict;
@@ -59,14 +61,19 @@ impl Plugins {
         self.loaded.is_empty()
     }
 
+    /// What becomes of them is told to whoever is told of the server's events.
+    pub(super) fn observe(&self, observer: &Arc<dyn Observer>) {
+        for plugin in &self.loaded {
+            plugin.observe(observer.clone());
+        }
+    }
+
     /// Loads those again whose file changed; on a failure the old one serves on.
     pub(super) async fn reload(&self) {
         for plugin in &self.loaded {
-            let path = plugin.path().display();
-            match plugin.reload().await {
-                Ok(Reloaded::Changed) => tracing::info!(plugin = %path, "plugin.reloaded"),
-                Ok(Reloaded::Unchanged) => tracing::debug!(plugin = %path, "plugin.unchanged"),
-                Err(error) => tracing::error!(error = error.to_string(), "plugin.not-reloaded; the old one serves on"),
+            // Whatever comes of it is logged and counted.
+            if let Ok(Reloaded::Unchanged) = plugin.reload().await {
+                tracing::debug!(plugin = %plugin.path().display(), "plugin.unchanged");
             }
         }
     }

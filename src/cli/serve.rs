@@ -111,6 +111,7 @@ async fn serve(args: &Args, services: Vec<Service>, plugins: &Plugins, workers: 
     log::release();
     let listeners = bound.listeners();
     let mut running = bound.start();
+    plugins.observe(&running.observer());
     readiness::announce(&listeners, args.json)?;
     let signal = tokio::select! {
         () = running.ended() => None,

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
@@ -210,6 +211,15 @@ impl Child {
         // While it was not asked how it ended, its number cannot become anybody else's.
         if self.handle.is_some() {
             let _ = kill_process_group(self.pid, rustix::process::Signal::KILL);
+        }
+    }
+
+    /// Whether it has ended.
+    pub(super) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.handle {
+            // It fails only where the runtime is shutting down.
+            Some(handle) => handle.poll_read_ready(cx).map(drop),
+            None => Poll::Ready(()),
         }
     }
 

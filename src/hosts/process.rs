@@ -6,8 +6,10 @@
 
 pub(super) mod greeting;
 mod host;
+mod inbox;
 mod link;
 mod running;
+mod window;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -19,18 +21,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use self::host::Host;
-use self::link::{Answer, Talk};
+use self::inbox::Answer;
+use self::link::Talk;
 use super::child::Program;
+use super::observed::Observed;
 use crate::error::{Error, Result};
 use crate::handler::{Handler, Needs};
 use crate::link::Peer;
 use crate::session::Session;
-
-/// How many messages of one session the child is sent before it must answer one.
-const IN_FLIGHT: usize = 64;
 
 /// How long a plugin may take.
 #[derive(Debug, Clone)]
@@ -52,16 +53,22 @@ pub(super) struct Process {
     program: Program,
     name: String,
     timing: Timing,
+    observed: Observed,
     /// The host that new sessions go to. Old ones keep theirs, and it stays as long as one does.
     current: RwLock<Arc<Host>>,
 }
 
 impl Process {
     /// Starts the program. `name` is what it is called in the log.
-    pub(super) async fn load(program: Program, name: String, timing: Timing) -> std::result::Result<Self, String> {
-        let host = Host::start(program.clone(), name.clone(), timing.clone()).await;
+    pub(super) async fn load(
+        program: Program,
+        name: String,
+        timing: Timing,
+        observed: Observed,
+    ) -> std::result::Result<Self, String> {
+        let host = Host::start(program.clone(), name.clone(), timing.clone(), observed.clone()).await;
         let host = host.map_err(|error| error.to_string())?;
-        Ok(Process { program, name, timing, current: RwLock::new(Arc::new(host)) })
+        Ok(Process { program, name, timing, observed, current: RwLock::new(Arc::new(host)) })
     }
 
     fn host(&self) -> Arc<Host> {
@@ -80,7 +87,8 @@ impl Process {
 
     /// Starts the program once more and tries it; from then on new sessions go there. On any failure all stays as it is.
     pub(super) async fn reload(&self) -> std::result::Result<(), String> {
-        let host = Host::start(self.program.clone(), self.name.clone(), self.timing.clone()).await;
+        let host =
+            Host::start(self.program.clone(), self.name.clone(), self.timing.clone(), self.observed.clone()).await;
         let host = host.map_err(|error| error.to_string())?;
         if host.names != self.names() {
             return Err(format!(
@@ -138,6 +146,10 @@ impl Handler for ProcessHandler {
         let link = host.link().await?;
         let open = serde_json::to_vec(&Open::new(self, session.peer()))
             .map_err(|error| Error::handler(format!("failed to describe the peer: {error}")))?;
+        let patience = self.process.timing.answer;
+        if timeout(patience, link.room()).await.is_err() {
+            return Err(self.failed(&format!("did not read what it was sent within {patience:?}")));
+        }
         let mut talk = link.open(&open).map_err(|error| self.failed(&error.to_string()))?;
         drop(link);
         self.converse(session, &mut talk).await
@@ -167,7 +179,6 @@ impl ProcessHandler {
                     return Poll::Ready(Ok(Step::Answer(answer)));
                 }
                 if !peer_ended
-                    && talk.in_flight() < IN_FLIGHT
                     && talk.poll_room(cx).is_ready()
                     && let Poll::Ready(message) = session.poll_recv(cx)
                 {
@@ -197,15 +208,16 @@ impl ProcessHandler {
                     }
                     return Ok(());
                 }
-                Step::Answer(Answer::Failed(reason)) => return Err(self.failed(&reason)),
+                Step::Answer(Answer::Failed(words)) => return Err(self.failed(&words)),
+                Step::Answer(Answer::Over(words)) => return Err(self.failed(&words)),
                 Step::PeerEnded => peer_ended = true,
                 Step::Overdue => {
                     let reason = format!("did not answer within {patience:?}");
-                    talk.overdue(reason.clone());
+                    talk.overdue(&reason);
                     return Err(self.failed(&reason));
                 }
             }
-            if peer_ended && talk.in_flight() == 0 {
+            if peer_ended && talk.is_answered() {
                 return Ok(());
             }
         }

@@ -16,7 +16,7 @@ use crate::handler::Handler;
 use crate::random::Random;
 use crate::registry::{Registry, ResolveError};
 use crate::server::{Running, Server};
-use crate::service::Dialler;
+use crate::service::{Dialler, Service};
 use crate::session::Session;
 
 /// The ways on which a handler is tried; those that it says it cannot bear are left out.
@@ -32,7 +32,7 @@ const WAYS: [&str; 5] = [
 const FLOOD: usize = 8 << 20;
 
 /// How long a peer may leave unread what it was sent, here.
-const WRITE_CLOCK: &str = "&write-timeout=1s";
+const WRITE_CLOCK: &str = "1s";
 
 /// Serves the handler over streams of bytes, messages and datagrams in memory, and is every sort of peer to it: one
 /// that leaves at once, that sends anything at all, that never reads, that is there when the server drains.
@@ -41,25 +41,46 @@ const WRITE_CLOCK: &str = "&write-timeout=1s";
 /// answers is its own affair. Needs a tokio runtime with its clock; takes some seconds, and none where the clock is paused.
 pub async fn handler_conforms(handler: Arc<dyn Handler>) -> Outcome {
     let mut refusals = Vec::new();
+    let registry = Registry::builtin();
     for way in WAYS {
-        let registry = Registry::builtin();
-        let at: Endpoint = format!("{way}{WRITE_CLOCK}").parse().map_err(|error| Failure::new(format!("{error}")))?;
+        let at = with_write_clock(way.parse().map_err(|error| Failure::new(format!("{error}")))?);
         match registry.service_of(&at, "handler", handler.clone()) {
-            Ok(service) => {
-                let watch = Arc::new(Watch::default());
-                let bound = Server::new().observer(watch.clone()).serve(service).bind().await;
-                let running = bound.map_err(|error| Failure::new(error.to_string()))?.start();
-                let dialler = registry.dialler(&at).map_err(|error| Failure::new(error.to_string()))?;
-                let tried = Tried { dialler, watch: watch.clone() };
-                let outcome = tried.by_every_peer(running).await;
-                // A panic explains whatever else went wrong.
-                step(way, watch.panics().and(outcome))?;
-            }
+            Ok(service) => step(way, serve_and_try(&registry, service, &at).await)?,
             Err(ResolveError::Mismatch { reason }) => refusals.push(reason),
             Err(other) => return Err(Failure::new(other.to_string())),
         }
     }
     check(refusals.len() < WAYS.len(), || format!("there is nothing that it works over: {}", refusals.join("; ")))
+}
+
+/// The same at one endpoint, whatever its transport, its layers and its framing: `tcp://127.0.0.1:0?framing=lines`,
+/// `unix:///run/x.sock`. For handlers that work with what is outside of this process, where the clock cannot be paused,
+/// and for transports of one's own.
+pub async fn handler_conforms_at(registry: &Registry, handler: Arc<dyn Handler>, at: &Endpoint) -> Outcome {
+    let at = with_write_clock(at.clone());
+    let service = registry.service_of(&at, "handler", handler);
+    let service = service.map_err(|error| Failure::new(error.to_string()))?;
+    step(&at.brief(), serve_and_try(registry, service, &at).await)
+}
+
+fn with_write_clock(mut at: Endpoint) -> Endpoint {
+    at.options.set("write-timeout", WRITE_CLOCK);
+    at
+}
+
+async fn serve_and_try(registry: &Registry, service: Service, at: &Endpoint) -> Outcome {
+    let watch = Arc::new(Watch::default());
+    let bound = Server::new().observer(watch.clone()).serve(service).bind().await;
+    let bound = bound.map_err(|error| Failure::new(error.to_string()))?;
+    // With the port that the kernel chose.
+    let there = bound.listeners().first().map(ToString::to_string).unwrap_or_default();
+    let mut there: Endpoint = there.parse().map_err(|error| Failure::new(format!("{there}: {error}")))?;
+    there.options = at.options.clone();
+    let running = bound.start();
+    let dialler = registry.dialler(&there).map_err(|error| Failure::new(error.to_string()))?;
+    let outcome = Tried { dialler, watch: watch.clone() }.by_every_peer(running).await;
+    // A panic explains whatever else went wrong.
+    watch.panics().and(outcome)
 }
 
 /// Looks at how sessions end.

@@ -66,6 +66,18 @@ mod tests {
         greetd::testing::transport_conforms(&hall::Hall::default(), &at).await
     }
 
+    #[tokio::test]
+    async fn the_handler_conforms() -> greetd::testing::Outcome {
+        let mut registry = Registry::builtin();
+        register(&mut registry).unwrap();
+        let counting = || registry.handler("counting").unwrap().handler;
+        greetd::testing::handler_conforms(counting()).await?;
+        for at in ["hall://conforming-too?framing=tabs", "tcp://127.0.0.1:0", "udp://127.0.0.1:0", "unix://@counting"] {
+            greetd::testing::handler_conforms_at(&registry, counting(), &at.parse().unwrap()).await?;
+        }
+        Ok(())
+    }
+
     #[test]
     fn the_framing_conforms() -> greetd::testing::Outcome {
         greetd::testing::framing_conforms(&tabs::Tabs { largest: 1000 }, 1000)

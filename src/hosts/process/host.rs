@@ -8,10 +8,12 @@ use tokio::time::{sleep, timeout};
 
 use super::Timing;
 use super::link::Link;
-use super::running::{Running, StartError};
+use super::running::{Fault, Running, StartError};
 use crate::error::{Error, Result};
+use crate::event::{Event, PluginFault};
 use crate::hosts::child::Program;
 use crate::hosts::failures::{FAILURES, Failures};
+use crate::hosts::observed::Observed;
 
 /// The pause before it is started again doubles, from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -37,12 +39,17 @@ enum State {
 
 impl Host {
     /// Starts the program, and a task that keeps it running.
-    pub(super) async fn start(program: Program, name: String, timing: Timing) -> Result<Self, StartError> {
-        let running = Running::start(&program, &name, &timing).await?;
+    pub(super) async fn start(
+        program: Program,
+        name: String,
+        timing: Timing,
+        observed: Observed,
+    ) -> Result<Self, StartError> {
+        let running = Running::start(&program, &name, &timing, &observed).await?;
         let names = running.names.clone();
         let (state, seen) = watch::channel(State::Running(running.link.clone()));
         let unneeded = Arc::new(Notify::new());
-        let keeper = Keeper { program, name, timing: timing.clone(), names: names.clone(), state };
+        let keeper = Keeper { program, name, timing: timing.clone(), names: names.clone(), observed, state };
         tokio::spawn(keeper.keep(running, unneeded.clone()));
         Ok(Host { state: seen, unneeded, timing, names })
     }
@@ -79,6 +86,7 @@ struct Keeper {
     name: String,
     timing: Timing,
     names: Vec<String>,
+    observed: Observed,
     state: watch::Sender<State>,
 }
 
@@ -86,9 +94,8 @@ impl Keeper {
     async fn keep(self, mut running: Running, unneeded: Arc<Notify>) {
         let mut failures = Failures::default();
         loop {
-            tracing::debug!(target: "greetd", plugin = self.name, "plugin.started");
-            let reason = tokio::select! {
-                reason = running.run() => reason,
+            let fault = tokio::select! {
+                fault = running.run() => fault,
                 () = unneeded.notified() => {
                     // Nobody is left who could ask for the link, and the link holds the child's stdin.
                     self.state.send_replace(State::Restarting);
@@ -98,7 +105,7 @@ impl Keeper {
             drop(running);
             self.state.send_replace(State::Restarting);
             let restarted = tokio::select! {
-                restarted = self.restart(reason, &mut failures) => restarted,
+                restarted = self.restart(fault, &mut failures) => restarted,
                 () = unneeded.notified() => return,
             };
             let Some(again) = restarted else {
@@ -106,29 +113,33 @@ impl Keeper {
                 return unneeded.notified().await;
             };
             running = again;
+            self.observed.tell(&Event::PluginRestarted { plugin: &self.name });
             self.state.send_replace(State::Running(running.link.clone()));
         }
     }
 
     /// Starts it again after a pause, until it runs or has failed too often.
-    async fn restart(&self, mut reason: String, failures: &mut Failures) -> Option<Running> {
+    async fn restart(&self, mut fault: Fault, failures: &mut Failures) -> Option<Running> {
+        let plugin = &*self.name;
         loop {
-            if failures.add() {
-                let plugin = &self.name;
-                tracing::error!(target: "greetd", plugin, reason, failures = FAILURES, "plugin.disabled");
-                let words =
-                    format!("the plugin {plugin} is disabled: {FAILURES} failures within a minute; the last: {reason}");
-                self.state.send_replace(State::Disabled(words.into()));
+            let too_many = failures.add();
+            let pause = (FIRST_PAUSE * 2u32.pow(failures.count() as u32 - 1)).min(LONGEST_PAUSE);
+            let Fault { kind: reason, words } = fault;
+            let again = Some(pause).filter(|_| !too_many);
+            self.observed.tell(&Event::PluginFailed { plugin, reason, error: &words, again });
+            if too_many {
+                let words = format!("{FAILURES} failures within a minute; the last: {words}");
+                self.observed.tell(&Event::PluginDisabled { plugin, error: &words });
+                self.state.send_replace(State::Disabled(format!("the plugin {plugin} is disabled: {words}").into()));
                 return None;
             }
-            let pause = (FIRST_PAUSE * 2u32.pow(failures.count() as u32 - 1)).min(LONGEST_PAUSE);
-            tracing::warn!(target: "greetd", plugin = self.name, reason, again_in_s = pause.as_secs_f64(), "plugin.failed");
             sleep(pause).await;
-            match Running::start(&self.program, &self.name, &self.timing).await {
+            let words = match Running::start(&self.program, plugin, &self.timing, &self.observed).await {
                 Ok(running) if running.names == self.names => return Some(running),
-                Ok(running) => reason = format!("now names other handlers: {}", running.names.join(", ")),
-                Err(error) => reason = error.to_string(),
-            }
+                Ok(running) => format!("now names other handlers: {}", running.names.join(", ")),
+                Err(error) => error.to_string(),
+            };
+            fault = Fault::new(PluginFault::NotStarted, words);
         }
     }
 }

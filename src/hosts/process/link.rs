@@ -5,46 +5,44 @@
 //! once. An answer is a piece of what the driver read, laid into its session's inbox: neither copied nor allocated.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use futures_util::task::AtomicWaker;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::event::{Event, PluginFault, PluginSessionFault};
 use crate::hosts::child::register;
 use crate::hosts::frame::{self, Frame, Type};
 
+use super::inbox::{Answer, INBOX, Inbox};
+use super::running::Fault;
+use super::window::Window;
+use crate::hosts::observed::Observed;
+
 /// How many bytes may wait to be written to the child before sessions wait with their next message.
 const WATERMARK: usize = 256 * 1024;
-/// How many bytes may wait for one session whose peer does not take them. What is more costs that session its life:
-/// the child cannot be made to wait, since it speaks for all.
-const INBOX: usize = 4 << 20;
-
-/// What a child says in one session.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Reply(Bytes),
-    Silent,
-    Push(Bytes),
-    Close(Bytes),
-    Failed(String),
-}
-
 pub(super) struct Link {
     stdin: AsyncFd<OwnedFd>,
     driver: AtomicWaker,
+    /// What the child is called, and who is told what it does wrong.
+    plugin: String,
+    observed: Observed,
     state: Mutex<State>,
 }
 
 struct State {
     /// Written to the child as far as it takes it.
     outbox: BytesMut,
+    /// How many bytes it took so far.
+    written: u64,
     /// Those who wait until there is room in it.
     room: Vec<Waker>,
     talks: HashMap<u32, Entry>,
@@ -52,12 +50,14 @@ struct State {
     number: u32,
     /// Messages that are not answered, of all sessions.
     in_flight: usize,
-    /// When the child last said anything.
+    /// When the child last said anything that is whole.
     heard: Instant,
     /// Why there will be no more sessions.
     over: Option<Arc<str>>,
     /// Why the child must go.
     condemned: Option<String>,
+    /// What it did wrong in single sessions, until somebody is told.
+    misdeeds: Vec<(PluginSessionFault, String)>,
 }
 
 struct Entry {
@@ -66,13 +66,16 @@ struct Entry {
 }
 
 impl Link {
-    pub(super) fn new(stdin: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(stdin: OwnedFd, plugin: String, observed: Observed) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&stdin, true)?;
         Ok(Link {
             stdin: register(stdin, Interest::WRITABLE)?,
             driver: AtomicWaker::new(),
+            plugin,
+            observed,
             state: Mutex::new(State {
                 outbox: BytesMut::new(),
+                written: 0,
                 room: Vec::new(),
                 talks: HashMap::new(),
                 number: 0,
@@ -80,12 +83,22 @@ impl Link {
                 heard: Instant::now(),
                 over: None,
                 condemned: None,
+                misdeeds: Vec::new(),
             }),
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the child takes another message, or is no more.
+    pub(super) async fn room(&self) {
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.over.is_some() { Poll::Ready(()) } else { state.poll_room(cx) }
+        })
+        .await;
     }
 
     /// Begins a session: `open` is the frame's payload, and the first thing to be answered.
@@ -107,7 +120,14 @@ impl Link {
         state.talks.insert(number, Entry { inbox: inbox.clone(), in_flight: 1 });
         state.in_flight += 1;
         frame::encode(Type::Open, number, &[open], &mut state.outbox);
-        Ok(Talk { link: self.clone(), number, inbox, answers: VecDeque::new(), in_flight: 1, since: Instant::now() })
+        Ok(Talk {
+            link: self.clone(),
+            number,
+            inbox,
+            answers: VecDeque::new(),
+            window: Window::new(),
+            since: Instant::now(),
+        })
     }
 
     /// Writes what waits, as far as the child takes it.
@@ -127,13 +147,34 @@ impl Link {
     }
 
     /// Lays each frame into its session's inbox.
-    pub(super) fn deliver(&self, input: &mut BytesMut) -> std::result::Result<(), String> {
+    pub(super) fn deliver(&self, input: &mut BytesMut) -> std::result::Result<(), Fault> {
         let mut state = self.lock();
-        state.heard = Instant::now();
-        while let Some(frame) = frame::decode(input).map_err(|error| error.to_string())? {
-            state.deliver(frame)?;
+        let mut delivered = Ok(());
+        while let Some(frame) = frame::decode(input).map_err(|error| Fault::protocol(error.to_string()))? {
+            state.heard = Instant::now();
+            delivered = state.deliver(frame);
+            if delivered.is_err() {
+                break;
+            }
         }
-        Ok(())
+        let misdeeds = std::mem::take(&mut state.misdeeds);
+        drop(state);
+        for (fault, words) in misdeeds {
+            self.tell(fault, &words);
+        }
+        delivered
+    }
+
+    /// Tells whoever listens what the child did wrong in one session.
+    fn tell(&self, reason: PluginSessionFault, words: &str) {
+        self.observed.tell(&Event::PluginSessionFailed { plugin: &self.plugin, reason, error: &words });
+    }
+
+    /// How many bytes the child has read so far, and how many it has yet to read.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        let state = self.lock();
+        let unread = rustix::io::ioctl_fionread(&self.stdin).unwrap_or(0);
+        (state.written.saturating_sub(unread), unread + state.outbox.len() as u64)
     }
 
     /// Why the child must go, where somebody found a reason.
@@ -148,14 +189,25 @@ impl Link {
         state.over = Some(reason.clone());
         state.in_flight = 0;
         for (_, entry) in state.talks.drain() {
-            entry.inbox.end(Answer::Failed(reason.to_string()));
+            entry.inbox.end(Answer::Over(reason.clone()));
         }
         state.room.drain(..).for_each(Waker::wake);
     }
 }
 
 impl State {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.outbox.len() < WATERMARK {
+            return Poll::Ready(());
+        }
+        if !self.room.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.room.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
     fn wrote(&mut self, count: usize) {
+        self.written += count as u64;
         if count == self.outbox.len() {
             self.outbox.clear();
         } else {
@@ -166,41 +218,53 @@ impl State {
         }
     }
 
-    fn deliver(&mut self, frame: Frame) -> std::result::Result<(), String> {
+    fn deliver(&mut self, frame: Frame) -> std::result::Result<(), Fault> {
         let Frame { kind, session, payload } = frame;
         let answer = match kind {
             kind if kind == Type::Reply as u8 => Answer::Reply(payload),
             kind if kind == Type::Silent as u8 => Answer::Silent,
             kind if kind == Type::Push as u8 => Answer::Push(payload),
-            kind if kind == Type::Close as u8 => Answer::Close(payload),
+            kind if kind == Type::Close as u8 => {
+                self.close(session, Some(Answer::Close(payload)));
+                return Ok(());
+            }
             kind if kind == Type::Error as u8 => {
                 let words = crate::escape::Escaped::new(&payload).to_string();
                 if session == 0 {
-                    return Err(format!("gave up: {words}"));
+                    return Err(Fault::new(PluginFault::GaveUp, format!("gave up: {words}")));
                 }
-                Answer::Failed(format!("says: {words}"))
+                self.misdeed(session, PluginSessionFault::Error, format!("says: {words}"));
+                return Ok(());
             }
-            other => return Err(format!("wrote a frame of type {other}, which plugins do not send")),
+            other => {
+                return Err(Fault::protocol(format!("wrote a frame of type {other}, which plugins do not send")));
+            }
         };
         // Of a session that is over, or never was: the child may not know yet.
         let Some(entry) = self.talks.get_mut(&session) else { return Ok(()) };
         if matches!(answer, Answer::Reply(_) | Answer::Silent) {
             if entry.in_flight == 0 {
-                let reason = "answered a message that it was not sent".to_owned();
-                self.close(session, Some(Answer::Failed(reason)));
+                let words = "answered a message that it was not sent".to_owned();
+                self.misdeed(session, PluginSessionFault::Unasked, words);
+                frame::encode(Type::Close, session, &[], &mut self.outbox);
                 return Ok(());
             }
             entry.in_flight -= 1;
             self.in_flight -= 1;
         }
-        if matches!(answer, Answer::Close(_) | Answer::Failed(_)) {
-            self.close(session, Some(answer));
-        } else if !entry.inbox.lay(answer) {
-            let reason = format!("sent {INBOX} bytes more than the peer took");
-            self.close(session, Some(Answer::Failed(reason)));
+        if !entry.inbox.lay(answer) {
+            let words = format!("sent {INBOX} bytes more than the peer took");
+            self.misdeed(session, PluginSessionFault::Flood, words);
             frame::encode(Type::Close, session, &[], &mut self.outbox);
         }
         Ok(())
+    }
+
+    /// Ends a session for what the child did in it.
+    fn misdeed(&mut self, session: u32, fault: PluginSessionFault, words: String) {
+        if self.close(session, Some(Answer::Failed(words.clone()))) {
+            self.misdeeds.push((fault, words));
+        }
     }
 
     /// Forgets a session. Whether it was known.
@@ -221,20 +285,20 @@ pub(super) struct Talk {
     inbox: Arc<Inbox>,
     /// What was taken from the inbox and is not yet dealt with.
     answers: VecDeque<Answer>,
-    in_flight: usize,
+    window: Window,
     /// When the plugin last answered here, or was sent a message when it owed no answer.
     since: Instant,
 }
 
 impl Talk {
-    /// How many messages are not answered.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
+    /// Whether all that the child was sent is answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.window.unanswered() == 0
     }
 
     /// Since when an answer is owed.
     pub(super) fn owed_since(&self) -> Option<Instant> {
-        (self.in_flight > 0).then_some(self.since)
+        (!self.is_answered()).then_some(self.since)
     }
 
     /// The next answer.
@@ -243,22 +307,18 @@ impl Talk {
             self.since = Instant::now();
         }
         let Some(answer) = self.answers.pop_front() else { return Poll::Pending };
-        if matches!(answer, Answer::Reply(_) | Answer::Silent) {
-            self.in_flight -= 1;
+        match &answer {
+            Answer::Reply(bytes) => self.window.answered(bytes.len()),
+            Answer::Silent => self.window.answered(0),
+            _ => {}
         }
         Poll::Ready(answer)
     }
 
     /// Whether the child takes another message.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.link.lock();
-        if state.outbox.len() < WATERMARK {
-            return Poll::Ready(());
-        }
-        if !state.room.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.room.push(cx.waker().clone());
-        }
-        Poll::Pending
+        // What makes room is an answer, for which the session waits anyhow.
+        if self.window.has_room() { self.link.lock().poll_room(cx) } else { Poll::Pending }
     }
 
     /// Takes a message to the child.
@@ -268,10 +328,10 @@ impl Talk {
         entry.in_flight += 1;
         state.in_flight += 1;
         frame::encode(Type::Message, self.number, &[message], &mut state.outbox);
-        if self.in_flight == 0 {
+        if self.is_answered() {
             self.since = Instant::now();
         }
-        self.in_flight += 1;
+        self.window.sent(message.len());
     }
 
     /// Called when the session waits: what it took to the child leaves.
@@ -294,10 +354,11 @@ impl Talk {
     }
 
     /// An answer is overdue. A child from which nothing at all came since is beyond help, and is ended for all.
-    pub(super) fn overdue(&self, reason: String) {
+    pub(super) fn overdue(&self, words: &str) {
+        self.link.tell(PluginSessionFault::Overdue, words);
         let mut state = self.link.lock();
         if state.heard < self.since {
-            state.condemned = Some(reason);
+            state.condemned = Some(words.to_owned());
             self.link.driver.wake();
         }
     }
@@ -312,67 +373,5 @@ impl Drop for Talk {
         }
         drop(state);
         self.link.driver.wake();
-    }
-}
-
-/// What the child said in one session and the session has not yet taken.
-#[derive(Default)]
-struct Inbox(Mutex<Waiting>);
-
-#[derive(Default)]
-struct Waiting {
-    answers: VecDeque<Answer>,
-    bytes: usize,
-    session: Option<Waker>,
-}
-
-impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether there was room.
-    fn lay(&self, answer: Answer) -> bool {
-        let mut waiting = self.lock();
-        let size = match &answer {
-            Answer::Reply(bytes) | Answer::Push(bytes) | Answer::Close(bytes) => bytes.len(),
-            Answer::Silent | Answer::Failed(_) => 0,
-        };
-        // What an answer costs beside its bytes, so that empty ones fill it too.
-        let cost = size + size_of::<Answer>();
-        if waiting.bytes > 0 && waiting.bytes + cost > INBOX {
-            return false;
-        }
-        waiting.bytes += cost;
-        waiting.add(answer);
-        true
-    }
-
-    /// The last answer, for which there is always room.
-    fn end(&self, answer: Answer) {
-        self.lock().add(answer);
-    }
-
-    /// Moves all there is to `answers`, which is empty; whether there was any.
-    fn take(&self, answers: &mut VecDeque<Answer>, cx: &mut Context<'_>) -> bool {
-        let mut waiting = self.lock();
-        if waiting.answers.is_empty() {
-            if !waiting.session.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                waiting.session = Some(cx.waker().clone());
-            }
-            return false;
-        }
-        waiting.bytes = 0;
-        std::mem::swap(&mut waiting.answers, answers);
-        true
-    }
-}
-
-impl Waiting {
-    fn add(&mut self, answer: Answer) {
-        self.answers.push_back(answer);
-        if let Some(session) = &self.session {
-            session.wake_by_ref();
-        }
     }
 }

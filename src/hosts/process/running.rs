@@ -10,14 +10,16 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::io::poll_read_buf;
 
 use super::Timing;
 use super::greeting::{self, Greeting, GreetingError};
 use super::link::Link;
 use crate::error::named;
+use crate::event::PluginFault;
 use crate::hosts::child::{Child, Program};
+use crate::hosts::observed::Observed;
 use crate::hosts::stderr::Stderr;
 
 /// How much is read at once.
@@ -33,6 +35,7 @@ pub(super) struct Running {
     /// What was read and is no whole frame yet.
     input: BytesMut,
     stderr: Stderr,
+    reading: Reading,
     /// The names of its handlers.
     pub(super) names: Vec<String>,
 }
@@ -50,11 +53,33 @@ pub(super) enum StartError {
     Died(String),
 }
 
+/// What a child did, so that it must go or is gone.
+pub(super) struct Fault {
+    pub(super) kind: PluginFault,
+    /// To be read after its name; safe to print.
+    pub(super) words: String,
+}
+
+impl Fault {
+    pub(super) fn new(kind: PluginFault, words: String) -> Self {
+        Fault { kind, words }
+    }
+
+    pub(super) fn protocol(words: String) -> Self {
+        Fault::new(PluginFault::Protocol, words)
+    }
+}
+
 impl Running {
     /// Starts the program and waits for its first line.
-    pub(super) async fn start(program: &Program, name: &str, timing: &Timing) -> Result<Self, StartError> {
+    pub(super) async fn start(
+        program: &Program,
+        name: &str,
+        timing: &Timing,
+        observed: &Observed,
+    ) -> Result<Self, StartError> {
         let (mut child, mut pipes) = program.start(&[])?;
-        let link = Arc::new(Link::new(pipes.stdin)?);
+        let link = Arc::new(Link::new(pipes.stdin, name.to_owned(), observed.clone())?);
         let mut stderr = Stderr::new(name.to_owned(), pipes.stderr);
         let mut input = BytesMut::new();
         let first_line = async {
@@ -83,7 +108,10 @@ impl Running {
         let greeting: Result<Option<Greeting>, StartError> =
             timeout(timing.start, first_line).await.map_err(|_| StartError::Silent(timing.start))?;
         match greeting? {
-            Some(greeting) => Ok(Running { child, link, stdout: pipes.stdout, input, stderr, names: greeting.names }),
+            Some(Greeting { names }) => {
+                let reading = Reading::new(timing.answer);
+                Ok(Running { child, link, stdout: pipes.stdout, input, stderr, reading, names })
+            }
             None if input.is_empty() => Err(StartError::Died(obituary(&mut child, &mut stderr).await)),
             None => Err(GreetingError::of(&input).into()),
         }
@@ -91,17 +119,17 @@ impl Running {
 
     /// Moves bytes between the child and its sessions until it dies or breaks the protocol; says why, after its name.
     /// Cancel-safe.
-    pub(super) async fn run(&mut self) -> String {
-        let reason = poll_fn(|cx| self.poll(cx)).await;
-        let reason = match reason {
-            End::Broken(words) => {
+    pub(super) async fn run(&mut self) -> Fault {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        let fault = match end {
+            End::Broken(fault) => {
                 self.child.kill();
-                words
+                fault
             }
-            End::Closed => obituary(&mut self.child, &mut self.stderr).await,
+            End::Closed => Fault::new(PluginFault::Died, obituary(&mut self.child, &mut self.stderr).await),
         };
-        self.link.end(&reason);
-        reason
+        self.link.end(&fault.words);
+        fault
     }
 
     /// Closes its stdin, so that it ends by itself; kills it where it does not within the time.
@@ -113,30 +141,72 @@ impl Running {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let end = self.poll_talks(cx);
+        // Behind all else, so that a flood of words keeps no answer waiting.
         let _ = self.stderr.poll(cx);
+        end
+    }
+
+    fn poll_talks(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Poll::Ready(Err(_)) = self.link.poll_write(cx) {
             return Poll::Ready(End::Closed);
         }
-        if let Some(reason) = self.link.condemned() {
-            return Poll::Ready(End::Broken(reason));
+        if let Some(reason) = self.link.condemned().or_else(|| self.reading.poll(&self.link, cx)) {
+            return Poll::Ready(End::Broken(Fault::new(PluginFault::Silent, reason)));
         }
+        // Whatever it said before it ended can be read by now. What it started may hold the pipes open for ever.
+        let ended = self.child.poll_ended(cx).is_ready();
         loop {
-            if let Err(reason) = self.link.deliver(&mut self.input) {
-                return Poll::Ready(End::Broken(reason));
+            if let Err(fault) = self.link.deliver(&mut self.input) {
+                return Poll::Ready(End::Broken(fault));
             }
             self.input.reserve(READ);
             match poll_read_buf(Pin::new(&mut self.stdout), cx, &mut self.input) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => return Poll::Ready(End::Closed),
+                Poll::Pending if ended => return Poll::Ready(End::Closed),
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 }
 
+/// Whether the child reads: one that stopped is seen even if nobody waits for its answer so long.
+struct Reading {
+    patience: Duration,
+    /// When it is looked at again, and what it had read when it was last looked at.
+    next: Option<(Pin<Box<Sleep>>, u64)>,
+}
+
+impl Reading {
+    fn new(patience: Duration) -> Self {
+        Reading { patience, next: None }
+    }
+
+    /// What is wrong with it, if anything is.
+    fn poll(&mut self, link: &Link, cx: &mut Context<'_>) -> Option<String> {
+        if let Some((timer, before)) = &mut self.next {
+            if timer.as_mut().poll(cx).is_pending() {
+                return None;
+            }
+            let (read, unread) = link.progress();
+            if unread > 0 && read == *before {
+                return Some(format!("read nothing of what it was sent for {:?}", self.patience));
+            }
+        }
+        let (read, unread) = link.progress();
+        self.next = (unread > 0).then(|| (Box::pin(sleep(self.patience)), read));
+        if let Some((timer, _)) = &mut self.next {
+            // So that it is woken; it cannot be over yet.
+            let _ = timer.as_mut().poll(cx);
+        }
+        None
+    }
+}
+
 enum End {
     /// It must go, for this reason.
-    Broken(String),
+    Broken(Fault),
     /// It closed a pipe: most likely it is dead.
     Closed,
 }
