@@ -205,6 +205,10 @@ async fn a_plugin_that_changed_takes_over_new_sessions_and_one_that_is_broken_do
     written("bad", "serve(other=says)");
     let error = plugin.reload().await.unwrap_err().to_string();
     assert_eq!(error, "plugin.py: now names the handlers other, where says are served; start greetd anew");
+    written("bad", "def says(session):\n    raise KeyError('colour')\n    yield\nserve(says=says)");
+    assert_eq!(plugin.reload().await.unwrap_err().to_string(), "plugin.py: says: KeyError('colour')");
+    written("bad", "def says(session):\n    raise SystemExit(4)\n    yield\nserve(says=says)");
+    assert_eq!(plugin.reload().await.unwrap_err().to_string(), "plugin.py: ended with status 4");
     let mut session = served.call().await;
     hears(&mut session, "old").await;
 

@@ -14,7 +14,7 @@ mod window;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use self::host::Host;
+use self::host::{Expected, Host};
 use self::inbox::Answer;
 use self::link::Talk;
 use super::child::Program;
@@ -54,6 +54,8 @@ pub(super) struct Process {
     name: String,
     timing: Timing,
     observed: Observed,
+    /// The handlers that were asked for, with their options: what a new child is tried with.
+    made: Mutex<Vec<(&'static str, BTreeMap<String, String>)>>,
     /// The host that new sessions go to. Old ones keep theirs, and it stays as long as one does.
     current: RwLock<Arc<Host>>,
 }
@@ -66,9 +68,8 @@ impl Process {
         timing: Timing,
         observed: Observed,
     ) -> std::result::Result<Self, String> {
-        let host = Host::start(program.clone(), name.clone(), timing.clone(), observed.clone()).await;
-        let host = host.map_err(|error| error.to_string())?;
-        Ok(Process { program, name, timing, observed, current: RwLock::new(Arc::new(host)) })
+        let host = Host::start(program.clone(), name.clone(), timing.clone(), observed.clone(), None).await?;
+        Ok(Process { program, name, timing, observed, made: Mutex::default(), current: RwLock::new(Arc::new(host)) })
     }
 
     fn host(&self) -> Arc<Host> {
@@ -87,22 +88,22 @@ impl Process {
 
     /// Starts the program once more and tries it; from then on new sessions go there. On any failure all stays as it is.
     pub(super) async fn reload(&self) -> std::result::Result<(), String> {
-        let host =
-            Host::start(self.program.clone(), self.name.clone(), self.timing.clone(), self.observed.clone()).await;
-        let host = host.map_err(|error| error.to_string())?;
-        if host.names != self.names() {
-            return Err(format!(
-                "now names the handlers {}, where {} are served; start greetd anew",
-                host.names.join(", "),
-                self.names().join(", ")
-            ));
-        }
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let trials: Vec<_> = made.iter().map(|(handler, options)| trial(handler, options)).collect();
+        let expected = Expected { names: &self.names(), trials: &trials };
+        let (program, name) = (self.program.clone(), self.name.clone());
+        let host = Host::start(program, name, self.timing.clone(), self.observed.clone(), Some(expected)).await?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(host);
         Ok(())
     }
 
     /// The handler of that name.
     pub(super) fn handler(self: &Arc<Self>, name: &'static str, options: BTreeMap<String, String>) -> Arc<dyn Handler> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if !made.iter().any(|known| *known == (name, options.clone())) {
+            made.push((name, options.clone()));
+        }
+        drop(made);
         Arc::new(ProcessHandler { process: self.clone(), name, options })
     }
 }
@@ -137,6 +138,21 @@ impl<'a> Open<'a> {
             facts: peer.facts().collect(),
         }
     }
+}
+
+/// The opening of a session that nobody began, by which a new child is tried.
+fn trial(handler: &str, options: &BTreeMap<String, String>) -> Vec<u8> {
+    serde_json::json!({
+        "handler": handler,
+        "transport": "memory",
+        "local": "trial",
+        "remote": "",
+        "connected": true,
+        "options": options,
+        "facts": { "trial": "yes" },
+    })
+    .to_string()
+    .into_bytes()
 }
 
 #[async_trait]

@@ -8,8 +8,8 @@ use tokio::time::{sleep, timeout};
 
 use super::Timing;
 use super::link::Link;
-use super::running::{Fault, Running, StartError};
-use crate::error::{Error, Result};
+use super::running::{Fault, Running};
+use crate::error::Error;
 use crate::event::{Event, PluginFault};
 use crate::hosts::child::Program;
 use crate::hosts::failures::{FAILURES, Failures};
@@ -29,6 +29,13 @@ pub(super) struct Host {
     pub(super) names: Vec<String>,
 }
 
+/// What a program must do to take the place of another one.
+pub(super) struct Expected<'a> {
+    pub(super) names: &'a [String],
+    /// The openings of sessions, each to be answered.
+    pub(super) trials: &'a [Vec<u8>],
+}
+
 #[derive(Clone)]
 enum State {
     Running(Arc<Link>),
@@ -38,14 +45,25 @@ enum State {
 }
 
 impl Host {
-    /// Starts the program, and a task that keeps it running.
+    /// Starts the program, holds it against what is expected of it, and then keeps it running in a task.
     pub(super) async fn start(
         program: Program,
         name: String,
         timing: Timing,
         observed: Observed,
-    ) -> Result<Self, StartError> {
-        let running = Running::start(&program, &name, &timing, &observed).await?;
+        expected: Option<Expected<'_>>,
+    ) -> Result<Self, String> {
+        let running = Running::start(&program, &name, &timing, &observed).await;
+        let mut running = running.map_err(|error| error.to_string())?;
+        if let Some(Expected { names, trials }) = expected {
+            if running.names != names {
+                let (new, old) = (running.names.join(", "), names.join(", "));
+                return Err(format!("now names the handlers {new}, where {old} are served; start greetd anew"));
+            }
+            for trial in trials {
+                running.try_out(trial, timing.answer).await?;
+            }
+        }
         let names = running.names.clone();
         let (state, seen) = watch::channel(State::Running(running.link.clone()));
         let unneeded = Arc::new(Notify::new());
@@ -55,7 +73,7 @@ impl Host {
     }
 
     /// The link to the child that runs; waits a while for one that is being started again.
-    pub(super) async fn link(&self) -> Result<Arc<Link>> {
+    pub(super) async fn link(&self) -> Result<Arc<Link>, Error> {
         if let State::Running(link) = &*self.state.borrow() {
             return Ok(link.clone());
         }

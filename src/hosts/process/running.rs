@@ -15,6 +15,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::Timing;
 use super::greeting::{self, Greeting, GreetingError};
+use super::inbox::Answer;
 use super::link::Link;
 use crate::error::named;
 use crate::event::PluginFault;
@@ -130,6 +131,29 @@ impl Running {
         };
         self.link.end(&fault.words);
         fault
+    }
+
+    /// Opens a session, and closes it once that is answered: whether the child does more than to start.
+    pub(super) async fn try_out(&mut self, open: &[u8], patience: Duration) -> Result<(), String> {
+        let mut talk = self.link.open(open).map_err(|error| error.to_string())?;
+        let answered = async {
+            loop {
+                match poll_fn(|cx| talk.poll_answer(cx)).await {
+                    Answer::Push(_) => {}
+                    Answer::Reply(_) | Answer::Silent | Answer::Close(_) => return Ok(()),
+                    Answer::Failed(words) => return Err(words),
+                    Answer::Over(words) => return Err(words.to_string()),
+                }
+            }
+        };
+        let answered = async {
+            tokio::select! {
+                fault = self.run() => Err(fault.words),
+                answered = answered => answered,
+            }
+        };
+        let late = |_| format!("did not answer the opening of a session within {patience:?}");
+        timeout(patience, answered).await.map_err(late)?
     }
 
     /// Closes its stdin, so that it ends by itself; kills it where it does not within the time.
