@@ -70,3 +70,49 @@ fn whatever_a_busy_daemon_opens_closes_by_itself_when_a_program_is_started() {
     let opened: Vec<_> = passed_on(daemon.pid()).into_iter().filter(|open| !inherited.contains(open)).collect();
     assert_eq!(opened, Vec::<String>::new());
 }
+
+/// A plugin says what it sees, and leaves a process behind.
+const PRYING: &str = r#"#!/usr/bin/env python3
+import os, subprocess, sys
+sys.path.insert(0, os.environ["SAMPLES"])
+from greetd import serve
+child = subprocess.Popen(["sleep", "1000"])
+
+def prying(session):
+    # os.listdir itself holds descriptor 3.
+    yield repr((sorted(os.listdir("/proc/self/fd")), sorted(os.environ), os.getpgrp() == os.getpid(), child.pid)).encode()
+    yield b""
+
+serve(prying=prying)
+"#;
+
+#[test]
+fn a_plugin_sees_three_descriptors_and_its_own_environment_and_dies_with_what_it_started() {
+    if !is_there("python3") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prying.py");
+    std::fs::write(&path, PRYING).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let samples = concat!("SAMPLES=", env!("CARGO_MANIFEST_DIR"), "/plugins/python");
+    let mut command = command::command(&["--plugin", &path.display().to_string(), "-H", "prying", "-b", "127.0.0.1:0"]);
+    command.args(["--plugin-env", samples, "--plugin-env", "NAMED"]).env("NAMED", "x").env("SECRET", "of greetd");
+    let mut daemon = Daemon::spawn(command);
+    let mut stream = TcpStream::connect(daemon.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut seen = [0; 999];
+    let size = stream.read(&mut seen).unwrap();
+    let seen = String::from_utf8_lossy(&seen[..size]).into_owned();
+    let (seen, child) = seen.trim_end_matches(')').rsplit_once(", ").unwrap();
+    let variables = "['LANG', 'NAMED', 'PATH', 'SAMPLES']";
+    // Some Pythons name their character set when they start.
+    let seen = seen.replace("'LC_CTYPE', ", "");
+    assert_eq!(seen, format!("(['0', '1', '2', '3'], {variables}, True"));
+    drop(stream);
+    assert_eq!(daemon.stop().code, 0);
+    let stat = format!("/proc/{child}/stat");
+    command::until("the end of what the plugin started", || {
+        std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+    });
+}

@@ -221,3 +221,32 @@ async fn a_plugin_that_changed_takes_over_new_sessions_and_one_that_is_broken_do
     drop((early, session, late));
     served.ends().await;
 }
+
+#[tokio::test]
+async fn limits_bound_the_handlers_of_plugins_and_are_counted() {
+    if !is_there("python3") {
+        return;
+    }
+    let plugin = load(&sample("python/hello.py")).await;
+    let mut registry = Registry::builtin();
+    plugin.register(&mut registry).unwrap();
+    let limits = "max-sessions=2&max-message=100&idle-timeout=1s";
+    let mut served = Served::at(&registry, &format!("tcp://127.0.0.1:0?framing=length32&{limits}"), "py-hello").await;
+    // Who calls keeps no limit.
+    served.endpoint.options.set("max-message", "1000");
+    let (mut one, mut two) = (served.call().await, served.call().await);
+    hears(&mut one, "welcome").await;
+    hears(&mut two, "welcome").await;
+    says(&mut two, "Genji").await;
+    hears(&mut two, "Hello Genji").await;
+    let mut three = served.call().await;
+    sees_the_end(&mut three).await;
+    counted(&served, "connection.refused", "max-sessions", 1).await;
+    says(&mut one, &"x".repeat(101)).await;
+    sees_the_end(&mut one).await;
+    counted(&served, "session.closed", "protocol", 1).await;
+    sees_the_end(&mut two).await;
+    counted(&served, "session.closed", "idle-timeout", 1).await;
+    drop((one, two, three));
+    served.ends().await;
+}

@@ -29,6 +29,35 @@ fn three_clients_at_once_each_hear_their_own_answers_on_every_transport() {
     }
 }
 
+/// The logic in Python, as a plugin with and without the helper and as a program for each session, behind the tutorial's
+/// own clients.
+#[test]
+fn the_tutorial_s_logic_outside_of_greetd_greets_the_tutorial_s_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugins = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins");
+    let (helped, plain) = (format!("{plugins}/python/hello.py"), format!("{plugins}/python/plain.py"));
+    let on_connections = "welcome\nHello Genji\nHello Hanzo\nHello Mcree\n";
+    let on_datagrams = "Hello,Genji\nHello,Hanzo\nHello,Mcree\n";
+    for handler in ["py-hello", "plain-hello", &format!("exec:{plugins}/exec/hello.py")] {
+        let path = folder.path().join("socket").display().to_string();
+        for (transport, bind, client, expected) in [
+            ("tcp", "127.0.0.1:0", "tcp_client.py", on_connections),
+            ("udp", "127.0.0.1:0", "udp_client.py", on_datagrams),
+            ("unix", &path, "unix_client.py", on_connections),
+        ] {
+            let Some(mut client) = python(client) else { return };
+            let plugins = ["--plugin", &helped, "--plugin", &plain];
+            let served = ["-t", transport, "-b", bind, "-H", handler, "--drain-timeout", "1s"];
+            let mut daemon = Daemon::start(&[&plugins[..], &served[..]].concat());
+            let endpoint = daemon.endpoint();
+            client.arg(if bind == path { &path } else { endpoint.rsplit_once(':').unwrap().1 });
+            let (code, printed, complaints) = run(client, b"");
+            let printed = String::from_utf8(printed).unwrap();
+            assert_eq!((code, &*printed), (0, expected), "{handler} over {endpoint}: {complaints}");
+        }
+    }
+}
+
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
