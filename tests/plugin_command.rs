@@ -45,6 +45,7 @@ fn every_sample_passes_the_check() {
     ] {
         if is_there(tool) {
             let report = succeeds(&check(&sample(path)));
+            assert!(report.contains("bears peers that leave in the middle"), "{report}");
             assert!(report.ends_with("ok: ends when its stdin does\n") && !report.contains("warning"), "{report}");
         }
     }
@@ -68,6 +69,15 @@ fn the_check_says_what_a_plugin_does_wrong() {
             "type",
             "os.read(0, 65536); os.write(1, struct.pack('<IBI', 0, 99, 1)); time.sleep(9)",
             "wrote a frame of type 99, which plugins do not send",
+        ),
+        (
+            "late",
+            "known = {}\nwhile True:\n    n, kind, session = struct.unpack('<IBI', os.read(0, 9))\n    data = b''\n    \
+             while len(data) < n: data += os.read(0, n - len(data))\n    \
+             if kind == 1: known[session] = 1; os.write(1, struct.pack('<IBI', 0, 7, session))\n    \
+             if kind == 2 and session < 4000000000: known[session]; os.write(1, struct.pack('<IBI', 0, 7, session))\n    \
+             if kind == 5: known.pop(session, None)\n",
+            "the last that it said on stderr is: KeyError",
         ),
         (
             "error",

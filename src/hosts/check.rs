@@ -58,6 +58,8 @@ struct Probe {
     names: Vec<String>,
     patience: Duration,
     session: u32,
+    /// Those that were closed while an answer was owed.
+    left: Vec<u32>,
     warnings: Vec<String>,
 }
 
@@ -74,6 +76,7 @@ impl Probe {
             names: Vec::new(),
             patience: timing.answer,
             session: 0,
+            left: Vec::new(),
             warnings: Vec::new(),
         };
         let greeting = timeout(timing.start, probe.greeting()).await;
@@ -114,6 +117,8 @@ impl Probe {
             passed.push(format!("{name} takes empty, binary and long messages, however they are cut"));
             self.ignores_what_it_does_not_know(&name).await?;
             passed.push(format!("{name} ignores frames that it does not know, and serves on"));
+            self.bears_sudden_ends(&name).await?;
+            passed.push(format!("{name} bears peers that leave in the middle, and messages that come too late"));
         }
         self.ends().await?;
         passed.push("ends when its stdin does".to_owned());
@@ -213,6 +218,23 @@ impl Probe {
         self.close(session, &answer).await
     }
 
+    /// Whoever asked may be gone before the answer: it may come or not, and no other session notices.
+    async fn bears_sudden_ends(&mut self, name: &str) -> Outcome {
+        let left = self.open(name, true).await?;
+        self.left.push(left);
+        let mut frames = BytesMut::new();
+        for (kind, payload) in [(Type::Message, &b"asked"[..]), (Type::Close, b""), (Type::Message, b"too late")] {
+            frame::encode(kind, left, &[payload], &mut frames);
+        }
+        frame::encode(Type::Close, left, &[], &mut frames);
+        self.write(&frames).await?;
+        let session = self.open(name, true).await?;
+        self.answer("an opening after another session was closed in the middle", session).await?;
+        self.message(session, b"greetd").await?;
+        let answer = self.answer("a message after another session was closed in the middle", session).await?;
+        self.close(session, &answer).await
+    }
+
     /// It ends with its stdin, and has nothing left to say.
     async fn ends(&mut self) -> Outcome {
         self.stdin = None;
@@ -295,8 +317,10 @@ impl Probe {
         let patience = self.patience;
         let frame = async {
             loop {
-                if let Some(frame) = frame::decode(&mut self.input).map_err(|error| error.to_string())? {
-                    return Ok(frame);
+                match frame::decode(&mut self.input).map_err(|error| error.to_string())? {
+                    Some(frame) if self.left.contains(&frame.session) => continue,
+                    Some(frame) => return Ok(frame),
+                    None => {}
                 }
                 if self.read().await? == 0 {
                     return Err(format!("closed its stdout where {asked} was to be answered"));
