@@ -72,8 +72,9 @@ fn the_check_says_what_a_plugin_does_wrong() {
         ),
         (
             "late",
-            "known = {}\nwhile True:\n    n, kind, session = struct.unpack('<IBI', os.read(0, 9))\n    data = b''\n    \
-             while len(data) < n: data += os.read(0, n - len(data))\n    \
+            "known = {}\ndef take(n):\n    data = b''\n    \
+             while len(data) < n: data += os.read(0, n - len(data))\n    return data\n\
+             while True:\n    n, kind, session = struct.unpack('<IBI', take(9))\n    take(n)\n    \
              if kind == 1: known[session] = 1; os.write(1, struct.pack('<IBI', 0, 7, session))\n    \
              if kind == 2 and session < 4000000000: known[session]; os.write(1, struct.pack('<IBI', 0, 7, session))\n    \
              if kind == 5: known.pop(session, None)\n",
@@ -120,6 +121,13 @@ fn a_new_plugin_passes_the_check_as_it_is() {
         let report = succeeds(&check(&path.display().to_string()));
         assert!(report.starts_with(&format!("ok: names its handlers: {name}\n")), "{report}");
     }
+    let rust = ["plugin", "new", "--lang", "rust", "my-rust"];
+    succeeds(&greetd(&rust).current_dir(&folder).output().unwrap());
+    let manifest = std::fs::read_to_string(folder.path().join("my-rust/Cargo.toml")).unwrap();
+    assert!(manifest.contains(&format!("greetd = {{ path = {:?} }}", env!("CARGO_MANIFEST_DIR"))), "{manifest}");
+    let elsewhere = [&rust[..4], &["other", "--source", "/"]].concat();
+    let error = text(&greetd(&elsewhere).current_dir(&folder).output().unwrap().stderr);
+    assert!(error.contains("failed to find greetd's source in /: name its folder with --source"), "{error}");
     let again = greetd(&["plugin", "new", "--lang", "c", "my-c"]).current_dir(&folder).output().unwrap();
     assert!(text(&again.stderr).contains("failed to write my-c: File exists (EEXIST)"), "nothing is written over");
 }

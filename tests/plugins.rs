@@ -93,6 +93,20 @@ async fn a_file_that_is_no_plugin_is_refused_in_words() {
             "text.py: is not executable. Begin it with #! and the path of its interpreter, and chmod +x it",
         ),
         (
+            "bare.py",
+            0o755,
+            b"print(1)",
+            "bare.py: failed to start: Exec format error (ENOEXEC); begin it with #! and the path of its interpreter, or \
+             build it for this machine",
+        ),
+        (
+            "strange",
+            0o755,
+            b"#!/no/such/interpreter\n",
+            "strange: failed to start: No such file or directory (ENOENT); either it is not there, or the interpreter \
+             that its first line names is not",
+        ),
+        (
             "lib.so",
             0o644,
             b"\x7fELF\x02\x01\x01",

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use super::child::{Child, Exit, Program};
+use super::child::{Child, Exit, Program, why};
 use super::frame::{self, Frame, Type};
 use super::process::greeting::{self, Greeting, GreetingError};
 use super::stderr::Stderr;
@@ -65,7 +65,7 @@ struct Probe {
 
 impl Probe {
     async fn start(program: &Program, timing: &Timing) -> Outcome<Self> {
-        let failed = |error: std::io::Error| format!("failed to start: {}", named(&error));
+        let failed = |error: std::io::Error| format!("failed to start: {}", why(&error));
         let (child, pipes) = program.start(&[]).map_err(failed)?;
         let mut probe = Probe {
             child,
@@ -81,7 +81,10 @@ impl Probe {
         };
         let greeting = timeout(timing.start, probe.greeting()).await;
         let greeting = greeting.map_err(|_| {
-            format!("said nothing within {:?}; expected the first line `greetd-plugin 1 NAME` on stdout", timing.start)
+            format!(
+                "said nothing within {:?}; expected the first line `greetd-plugin 1 NAME` on stdout, unbuffered",
+                timing.start
+            )
         });
         match greeting.and_then(|greeting| greeting) {
             Ok(greeting) => probe.names = greeting.names,

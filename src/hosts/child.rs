@@ -153,6 +153,20 @@ impl Program {
     }
 }
 
+/// Why a program does not start, with what mends the two commonest causes.
+pub(super) fn why(error: &io::Error) -> String {
+    let hint = match error.raw_os_error().map(nix::errno::Errno::from_raw) {
+        Some(nix::errno::Errno::ENOEXEC) => {
+            "; begin it with #! and the path of its interpreter, or build it for this machine"
+        }
+        Some(nix::errno::Errno::ENOENT) => {
+            "; either it is not there, or the interpreter that its first line names is not"
+        }
+        _ => "",
+    };
+    format!("{}{hint}", named(error))
+}
+
 /// The descriptors above 2 that would pass on to a child. Those that this process opened itself close by themselves
 /// (`O_CLOEXEC`); these were inherited.
 fn inherited() -> io::Result<Vec<RawFd>> {

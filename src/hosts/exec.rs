@@ -18,9 +18,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use super::child::{Child, Environment, Exit, Program, ProgramError};
+use super::child::{Child, Environment, Exit, Program, ProgramError, why};
 use super::stderr::Stderr;
-use crate::error::{Error, Result, named};
+use crate::error::{Error, Result};
 use crate::handler::{Handler, Needs};
 use crate::link::Peer;
 use crate::options::{OptionDoc, OptionError};
@@ -88,7 +88,7 @@ impl Exec {
 impl Handler for Exec {
     async fn serve(&self, session: &mut Session) -> Result<()> {
         let failed = |error: std::io::Error| {
-            Error::handler(format!("failed to start the program {}: {}", self.name, named(&error)))
+            Error::handler(format!("failed to start the program {}: {}", self.name, why(&error)))
         };
         // Here, and not in a thread of its own: that starts several at once, and on two processors it made everybody else
         // wait six times as long for their turn.

@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
@@ -20,6 +20,10 @@ pub(super) struct Args {
     /// The handler's name, and the folder's: a-z, 0-9 and -
     #[arg(value_name = "NAME", value_parser = name)]
     name: String,
+    /// With --lang rust: the folder of greetd's source, which the new crate is built with [default: where this greetd
+    /// was built]
+    #[arg(long, value_name = "PATH")]
+    source: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -69,7 +73,10 @@ version = \"0.1.0\"
 edition = \"2024\"
 
 [dependencies]
-greetd = \"0.1\"
+greetd = { path = \"SOURCE\" }
+
+# A workspace of its own, wherever it is put.
+[workspace]
 ";
 
 const RUST_MAIN: &str = "\
@@ -139,6 +146,10 @@ impl Language {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let folder = PathBuf::from(&args.name);
+    let source = match args.lang {
+        Language::Rust => source(args.source.as_deref())?,
+        _ => String::new(),
+    };
     let failed = |what: &str, error: &io::Error| {
         Failure::new(Verdict::Failed, format!("failed to write {what}: {}", named(error)))
     };
@@ -147,12 +158,28 @@ pub(super) fn run(args: &Args) -> Outcome {
     let readme = format!("# {}\n\n{}\n\n```sh\n{}\n```\n", args.name, args.lang.needs(), filled(args.lang.commands()));
     for template in args.lang.templates() {
         let path = folder.join(filled(template.path));
-        let text = renamed(args.lang, template.text, &args.name);
+        let text = renamed(args.lang, template.text, &args.name).replace("\"SOURCE\"", &source);
         write(&path, &text, template.executable).map_err(|error| failed(&path.display().to_string(), &error))?;
     }
     let path = folder.join("README.md");
     write(&path, &readme, false).map_err(|error| failed(&path.display().to_string(), &error))?;
     output::print(format_args!("{0} is written; {0}/README.md says how it is run\n", args.name))
+}
+
+/// Where greetd's source is, as a manifest writes it.
+fn source(given: Option<&Path>) -> Result<String, Failure> {
+    let folder = given.unwrap_or(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
+    let whole = fs::canonicalize(folder).ok().filter(|_| manifest.contains("name = \"greetd\""));
+    let whole = whole.as_deref().and_then(Path::to_str).ok_or_else(|| {
+        let folder = folder.display();
+        Failure::new(
+            Verdict::Failed,
+            format!("failed to find greetd's source in {folder}: name its folder with --source"),
+        )
+    })?;
+    // A text in quotes is the same in JSON and in TOML.
+    Ok(serde_json::Value::from(whole).to_string())
 }
 
 fn renamed(language: Language, text: &str, name: &str) -> String {
@@ -168,7 +195,7 @@ fn renamed(language: Language, text: &str, name: &str) -> String {
     }
 }
 
-fn write(path: &std::path::Path, text: &str, executable: bool) -> io::Result<()> {
+fn write(path: &Path, text: &str, executable: bool) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }

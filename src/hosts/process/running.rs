@@ -17,9 +17,8 @@ use super::Timing;
 use super::greeting::{self, Greeting, GreetingError};
 use super::inbox::Answer;
 use super::link::Link;
-use crate::error::named;
 use crate::event::PluginFault;
-use crate::hosts::child::{Child, Program};
+use crate::hosts::child::{Child, Program, why};
 use crate::hosts::observed::Observed;
 use crate::hosts::stderr::Stderr;
 
@@ -44,7 +43,7 @@ pub(super) struct Running {
 /// Why a child did not come to its first line.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
-    #[error("failed to start: {}", named(.0))]
+    #[error("failed to start: {}", why(.0))]
     Spawn(#[from] io::Error),
     #[error("{0}")]
     Greeting(#[from] GreetingError),
