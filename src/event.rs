@@ -375,8 +375,10 @@ impl Event<'_> {
     fn level(&self) -> Level {
         match self {
             Event::Listening { .. } | Event::SessionOpened { .. } => Level::Debug,
-            Event::SessionClosed { reason: CloseReason::Panicked, .. } | Event::ListenerFailed { .. } => Level::Error,
-            Event::SessionClosed { reason: CloseReason::Failed, .. } => Level::Warn,
+            Event::SessionClosed { reason: CloseReason::Panicked, .. } => Level::ErrorSometimes,
+            Event::ListenerFailed { .. } => Level::Error,
+            // Each tells whoever wrote the handler something; but a peer may know how to bring it about.
+            Event::SessionClosed { reason: CloseReason::Failed, .. } => Level::WarnSometimes,
             Event::SessionClosed { .. } => Level::Debug,
             Event::AcceptFailed { reason: AcceptFault::Transient, .. } => Level::Debug,
             // What a stranger can cause at will is said once a minute, however often it happens.
@@ -401,8 +403,21 @@ enum Level {
     Debug,
     Info,
     Warn,
+    WarnSometimes,
     WarnOnceAMinute,
     Error,
+    ErrorSometimes,
+}
+
+impl Level {
+    /// How many of one name and reason are said within a minute, where a stranger can cause them at will.
+    fn a_minute(self) -> Option<u32> {
+        match self {
+            Level::WarnOnceAMinute => Some(1),
+            Level::WarnSometimes | Level::ErrorSometimes => Some(20),
+            _ => None,
+        }
+    }
 }
 
 /// Is told of every event.

@@ -25,6 +25,7 @@ mod frame;
 mod observed;
 mod process;
 mod stderr;
+pub mod transcript;
 
 use std::collections::BTreeMap;
 use std::fs::File;

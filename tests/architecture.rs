@@ -105,6 +105,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "framing",
             "framings",
             "handler",
+            "hosts",
             "layer",
             "layers",
             "link",

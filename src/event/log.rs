@@ -15,34 +15,31 @@ pub struct Log {
     said: Mutex<HashMap<(&'static str, &'static str), Said>>,
 }
 
-/// When a kind of event was last logged, and how many have been kept back since.
+/// When a kind of event was first logged in its minute, how often since, and how many have been kept back.
 #[derive(Debug)]
 struct Said {
     at: Instant,
+    times: u32,
     kept_back: u64,
 }
 
-const ONCE_A_MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Log {
-    /// Whether to log an event now that is said once a minute, and how many were kept back before.
-    fn may_say(&self, event: &Event<'_>) -> Option<u64> {
+    /// Whether to log an event now that is said so often a minute, and how many were kept back before.
+    fn may_say(&self, event: &Event<'_>, a_minute: u32) -> Option<u64> {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        match said.get_mut(&(event.name(), event.reason())) {
-            Some(last) if now - last.at < ONCE_A_MINUTE => {
-                last.kept_back += event.count();
-                None
-            }
-            Some(last) => {
-                last.at = now;
-                Some(std::mem::take(&mut last.kept_back))
-            }
-            None => {
-                said.insert((event.name(), event.reason()), Said { at: now, kept_back: 0 });
-                Some(0)
-            }
+        let said = said.entry((event.name(), event.reason())).or_insert(Said { at: now, times: 0, kept_back: 0 });
+        if now - said.at >= MINUTE {
+            (said.at, said.times) = (now, 0);
         }
+        if said.times >= a_minute {
+            said.kept_back += event.count();
+            return None;
+        }
+        said.times += 1;
+        Some(std::mem::take(&mut said.kept_back))
     }
 }
 
@@ -51,12 +48,14 @@ impl Observer for Log {
         match event.level() {
             Level::Debug if !tracing::enabled!(target: "greetd", tracing::Level::DEBUG) => {}
             Level::Debug => write(event, Level::Debug, 0),
-            Level::WarnOnceAMinute => {
-                if let Some(kept_back) = self.may_say(event) {
-                    write(event, Level::Warn, kept_back);
+            level => match level.a_minute() {
+                None => write(event, level, 0),
+                Some(a_minute) => {
+                    if let Some(kept_back) = self.may_say(event, a_minute) {
+                        write(event, level, kept_back);
+                    }
                 }
-            }
-            level => write(event, level, 0),
+            },
         }
     }
 }
@@ -167,25 +166,50 @@ fn write(event: &Event<'_>, level: Level, kept_back: u64) {
     match level {
         Level::Debug => at!(DEBUG),
         Level::Info => at!(INFO),
-        Level::Warn | Level::WarnOnceAMinute => at!(WARN),
-        Level::Error => at!(ERROR),
+        Level::Warn | Level::WarnSometimes | Level::WarnOnceAMinute => at!(WARN),
+        Level::Error | Level::ErrorSometimes => at!(ERROR),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::CloseReason;
 
     #[tokio::test(start_paused = true)]
     async fn what_strangers_can_cause_is_said_once_a_minute_and_the_rest_is_counted() {
         let log = Log::default();
         let remote = Address::Unnamed;
         let event = Event::DatagramIgnored { listener: "udp://x", remote: &remote, reason: "port" };
-        assert_eq!(log.may_say(&event), Some(0));
+        let once = event.level().a_minute().unwrap();
+        assert_eq!(log.may_say(&event, once), Some(0));
         for _ in 0..5 {
-            assert_eq!(log.may_say(&event), None);
+            assert_eq!(log.may_say(&event, once), None);
         }
-        tokio::time::advance(ONCE_A_MINUTE).await;
-        assert_eq!(log.may_say(&event), Some(5));
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(log.may_say(&event, once), Some(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_of_handlers_are_said_but_not_as_often_as_a_peer_likes() {
+        let log = Log::default();
+        let remote = Address::Unnamed;
+        for reason in [CloseReason::Failed, CloseReason::Panicked] {
+            let (totals, lasted) = (Totals::default(), Duration::ZERO);
+            let event = Event::SessionClosed {
+                session: 1,
+                listener: "x",
+                remote: &remote,
+                reason,
+                error: None,
+                lasted,
+                totals,
+            };
+            let a_minute = event.level().a_minute().unwrap();
+            let said = (0..1000).filter(|_| log.may_say(&event, a_minute).is_some()).count();
+            assert_eq!(said, 20);
+            tokio::time::advance(MINUTE).await;
+            assert_eq!(log.may_say(&event, a_minute), Some(980));
+        }
     }
 }

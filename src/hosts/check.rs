@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::child::{Child, Exit, Program, why};
 use super::frame::{self, Frame, Type};
-use super::process::greeting::{self, Greeting, GreetingError};
+use super::process::greeting::{Greeting, GreetingError};
 use super::stderr::Stderr;
 use super::{Environment, Kind, PluginError, Timing, short};
 use crate::error::named;
@@ -98,7 +98,7 @@ impl Probe {
             if let Some(greeting) = Greeting::take(&mut self.input).map_err(|error| error.to_string())? {
                 return Ok(greeting);
             }
-            if self.input.len() >= greeting::LONGEST || self.read().await? == 0 {
+            if self.read().await? == 0 {
                 return Err(if self.input.is_empty() {
                     "ended before its first line".to_owned()
                 } else {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Outcome, check};
 use crate::endpoint::Endpoint;
+use crate::hosts::transcript::Transcript;
 use crate::options::{Options, Period, Size};
 
 /// Holds it for [`Endpoint`].
@@ -12,6 +13,12 @@ pub fn endpoint_reads_back(text: &str) -> Outcome {
     let printed = endpoint.to_string();
     let again = printed.parse::<Endpoint>();
     check(again.as_ref() == Ok(&endpoint), || format!("{text:?} is printed as {printed:?}, which reads as {again:?}"))
+}
+
+/// What a plugin writes reads the same however it is cut.
+pub fn plugin_reads_the_same(bytes: &[u8], piece: usize) -> Outcome {
+    let (cut, whole) = (Transcript::read(bytes, piece), Transcript::read(bytes, 0));
+    check(cut == whole, || format!("{bytes:?} reads as {whole:?}, and in pieces of {piece} as {cut:?}"))
 }
 
 /// Holds it for [`Options`], and for the sizes and durations in them.

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use crate::escape::Escaped;
 use crate::hosts::frame::VERSION;
 
-/// The longest first line, in bytes.
+/// The longest first line, in bytes, its end included.
 pub(in crate::hosts) const LONGEST: usize = 512;
 const LONGEST_NAME: usize = 64;
 
@@ -41,7 +41,10 @@ impl GreetingError {
 impl Greeting {
     /// Takes the first line off the front; `None` asks for more.
     pub(in crate::hosts) fn take(input: &mut BytesMut) -> Result<Option<Self>, GreetingError> {
-        let Some(end) = memchr::memchr(b'\n', input) else { return Ok(None) };
+        let end = memchr::memchr(b'\n', &input[..input.len().min(LONGEST)]);
+        let Some(end) = end else {
+            return if input.len() < LONGEST { Ok(None) } else { Err(GreetingError::of(&input[..LONGEST])) };
+        };
         let line = input.split_to(end + 1);
         let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
         Greeting::parse(line).map(Some)

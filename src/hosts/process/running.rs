@@ -87,9 +87,6 @@ impl Running {
                 if let Some(greeting) = Greeting::take(&mut input)? {
                     return Ok(Some(greeting));
                 }
-                if input.len() >= greeting::LONGEST {
-                    return Err(GreetingError::of(&input).into());
-                }
                 // A byte or a few more than the line may come with it: they are the first frames.
                 input.reserve(greeting::LONGEST);
                 if pipes.stdout.read_buf(&mut input).await? == 0 {
