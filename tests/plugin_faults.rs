@@ -20,7 +20,7 @@ struct Street {
     plugin: greetd::hosts::Plugin,
     served: Served,
     neighbours: Neighbours,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Street {
@@ -32,7 +32,7 @@ impl Street {
         let served = Served::at(&registry, "tcp://127.0.0.1:0?framing=lines&write-timeout=500ms", "unstable").await;
         plugin.observe(served.running.observer());
         let neighbours = Neighbours::of(&registry, &["hello", "py-hello"]).await;
-        Street { plugin, served, neighbours, _folder: folder }
+        Street { plugin, served, neighbours, folder }
     }
 
     async fn ends(self) {
@@ -252,7 +252,7 @@ async fn a_plugin_whose_file_became_another_version_fails_to_run_again_in_words(
     let street = Street::with(timing()).await;
     let served = &street.served;
     let (mut session, _) = opened(served).await;
-    program(street._folder.path(), "print('greetd-plugin 2 unstable', flush=True)\nimport time; time.sleep(1000)\n");
+    program(street.folder.path(), "print('greetd-plugin 2 unstable', flush=True)\nimport time; time.sleep(1000)\n");
     let error = street.plugin.reload().await.unwrap_err().to_string();
     assert_eq!(error, "plugin.py: made for plugin protocol 2; this greetd speaks 1");
     assert_eq!(served.counters().total("plugin.not-reloaded"), 1);

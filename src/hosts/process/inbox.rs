@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn it_is_full_at_last_even_of_empty_answers() {
         let inbox = Inbox::default();
-        let fitted = (0..).take_while(|_| inbox.lay(Answer::Push(Bytes::new()))).count();
+        let fitted = (0..INBOX).take_while(|_| inbox.lay(Answer::Push(Bytes::new()))).count();
         assert!((1..INBOX / 8).contains(&fitted), "{fitted}");
     }
 }
