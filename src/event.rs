@@ -318,8 +318,12 @@ reasons! {
         Overdue = "overdue",
         /// It answered what it was not asked.
         Unasked = "unasked",
-        /// It sent far more than the peer takes.
+        /// It sent far more than the peer takes, or than it may.
         Flood = "flood",
+        /// It wanted more memory than it may have.
+        Memory = "memory",
+        /// It failed: an abort, an access beyond its memory.
+        Trap = "trap",
         /// It said itself that the session fails.
         Error = "error",
     }

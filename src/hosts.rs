@@ -1,4 +1,5 @@
-//! Handlers that are not compiled in: programs that speak the process protocol, and programs for one session each.
+//! Handlers that are not compiled in: programs that speak the process protocol, programs for one session each, and,
+//! with the feature `wasm`, WebAssembly components.
 //!
 //! [`Plugin::load`] finds out from a file's content what kind it is, asks it what it is, and yields handlers that are
 //! [registered](Plugin::register) like any other, over every transport. A plugin runs on the runtime that it was loaded
@@ -24,8 +25,11 @@ mod failures;
 mod frame;
 mod observed;
 mod process;
+mod source;
 mod stderr;
 pub mod transcript;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -36,7 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::named;
 use crate::event::{Event, Observer};
-use crate::registry::{Item, NameTaken, Registry};
+use crate::registry::{NameTaken, Registry};
 
 pub use child::Environment;
 pub use process::Timing;
@@ -44,11 +48,14 @@ pub use process::Timing;
 use child::Program;
 use observed::Observed;
 use process::Process;
+use source::Source;
+#[cfg(feature = "wasm")]
+use wasm::Wasm;
 
 /// A file that gives handlers.
 pub struct Plugin {
     path: PathBuf,
-    process: Arc<Process>,
+    source: Source,
     /// As the file was when it was loaded.
     version: Mutex<Version>,
     observed: Observed,
@@ -74,14 +81,37 @@ pub enum Reloaded {
 impl Plugin {
     /// Loads a file: finds out what kind it is, starts it and asks for the names of its handlers.
     pub async fn load(path: &Path, environment: &Environment, timing: Timing) -> Result<Self, PluginError> {
+        Plugin::load_cached(path, environment, timing, None).await
+    }
+
+    /// The same, keeping what is compiled of a WebAssembly component in that folder, which must be this user's alone:
+    /// whoever may write there decides what greetd executes. It is made where there is none.
+    pub async fn load_cached(
+        path: &Path,
+        environment: &Environment,
+        timing: Timing,
+        cache: Option<&Path>,
+    ) -> Result<Self, PluginError> {
         let failed = |reason: String| PluginError { name: short(path), reason };
         let version = Version::of(path).map_err(|error| failed(named(&error).to_string()))?;
         let kind = Kind::of(path).map_err(|error| failed(named(&error).to_string()))?;
-        kind.must_be_program().map_err(failed)?;
-        let program = Program::of_file(path, environment).map_err(|error| failed(error.to_string()))?;
         let observed = Observed::default();
-        let process = Process::load(program, short(path), timing, observed.clone()).await.map_err(failed)?;
-        Ok(Plugin { path: path.to_owned(), process: Arc::new(process), version: Mutex::new(version), observed })
+        let source = match kind {
+            #[cfg(feature = "wasm")]
+            Kind::WebAssembly => {
+                let wasm = Wasm::load(path, short(path), timing.start, cache, observed.clone());
+                Source::Wasm(Arc::new(wasm.await.map_err(failed)?))
+            }
+            _ => {
+                kind.must_be_program().map_err(failed)?;
+                let program = Program::of_file(path, environment).map_err(|error| failed(error.to_string()))?;
+                let process = Process::load(program, short(path), timing, observed.clone());
+                Source::Process(Arc::new(process.await.map_err(failed)?))
+            }
+        };
+        #[cfg(not(feature = "wasm"))]
+        let _ = cache;
+        Ok(Plugin { path: path.to_owned(), source, version: Mutex::new(version), observed })
     }
 
     /// Who is told what becomes of it from now on, in the place of the log: a
@@ -97,18 +127,15 @@ impl Plugin {
 
     /// The names of its handlers.
     pub fn names(&self) -> Vec<String> {
-        self.process.names()
+        self.source.names()
     }
 
     /// Adds its handlers. Names and descriptions stay in memory for good, as those of what is compiled in do.
     pub fn register(&self, registry: &mut Registry) -> Result<(), NameTaken> {
-        for name in self.names() {
-            let name: &'static str = name.leak();
-            let about: &'static str = format!("a process plugin: {}", self.path.display()).leak();
-            let process = self.process.clone();
-            let item = Item::new(name, about).with_any_options();
+        for item in self.source.items(&self.path.display().to_string()) {
+            let source = self.source.clone();
             registry
-                .add_handler(item, move |options: BTreeMap<String, String>, _| Ok(process.handler(name, options)))?;
+                .add_handler(item, move |options: BTreeMap<String, String>, _| source.handler(item.name, options))?;
         }
         Ok(())
     }
@@ -129,10 +156,10 @@ impl Plugin {
         let failed = |reason: String| PluginError { name: short(&self.path), reason };
         let version = Version::of(&self.path).map_err(|error| failed(named(&error).to_string()))?;
         let known = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
-        if version == known && !self.process.is_disabled() {
+        if version == known && !self.source.is_disabled() {
             return Ok(Reloaded::Unchanged);
         }
-        self.process.reload().await.map_err(failed)?;
+        self.source.reload().await.map_err(failed)?;
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
         Ok(Reloaded::Changed)
     }
@@ -176,7 +203,9 @@ impl Kind {
         let text = start.trim_ascii_start();
         let executable = status.permissions().mode() & 0o111 != 0;
         Ok(match () {
-            () if start.starts_with(b"\0asm") || text.starts_with(b"(component") => Kind::WebAssembly,
+            () if start.starts_with(b"\0asm") || text.starts_with(b"(component") || text.starts_with(b"(module") => {
+                Kind::WebAssembly
+            }
             () if executable => Kind::Program,
             () if start.starts_with(b"\x7fELF") => Kind::SharedLibrary,
             () => Kind::NotExecutable,
@@ -191,7 +220,9 @@ impl Kind {
                 "is not executable. Begin it with #! and the path of its interpreter, and chmod +x it"
             }
             Kind::SharedLibrary => "is a shared library; plugins are programs, or crates with a main of their own",
-            Kind::WebAssembly => "is WebAssembly, which this greetd was built without (feature `wasm`)",
+            Kind::WebAssembly => {
+                "is WebAssembly, and this greetd was built without it. With it: cargo build --release --features wasm"
+            }
         }
         .to_owned())
     }

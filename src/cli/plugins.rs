@@ -1,5 +1,8 @@
 //! `--plugin`: handlers that are not compiled in, for whichever command knows handlers.
 
+#[cfg(feature = "wasm")]
+pub(super) mod cache;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,15 +25,22 @@ pub(super) struct Args {
     /// A variable that plugins see, beside PATH and LANG: its name, or NAME=VALUE; repeatable
     #[arg(long, value_name = "NAME[=VALUE]")]
     plugin_env: Vec<String>,
+    #[cfg(feature = "wasm")]
+    #[command(flatten)]
+    cache: cache::Args,
 }
 
 impl Args {
     /// Loads what is asked for, in a runtime that must go on as long as its handlers are used.
     pub(super) fn load(&self, runtime: &Runtime, registry: &Registry) -> Result<Plugins, Failure> {
         let environment = environment(&self.plugin_env);
+        #[cfg(feature = "wasm")]
+        let cache = self.cache.folder();
+        #[cfg(not(feature = "wasm"))]
+        let cache: Option<PathBuf> = None;
         let mut plugins = Plugins { loaded: Vec::new(), registry: registry.clone() };
         for path in &self.plugin {
-            let loading = Plugin::load(path, &environment, Timing::default());
+            let loading = Plugin::load_cached(path, &environment, Timing::default(), cache.as_deref());
             let failed = |reason: String| Failure::new(Verdict::Failed, format!("failed to load the plugin {reason}"));
             let plugin = runtime.block_on(loading).map_err(|error| failed(error.to_string()))?;
             let taken = |error| failed(format!("{}: {error}", path.display()));

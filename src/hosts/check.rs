@@ -1,4 +1,5 @@
-//! Whether a program speaks the process protocol: all of it is said to it, and more that is broken.
+//! Whether a program speaks the process protocol: all of it is said to it, and more that is broken. What is checked of
+//! a WebAssembly component stands with its host.
 
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +37,13 @@ pub struct Checked {
 /// The first thing that is wrong is the error.
 pub async fn check(path: &Path, environment: &Environment, timing: &Timing) -> Result<Checked, PluginError> {
     let failed = |reason: String| PluginError { name: short(path), reason };
-    Kind::of(path).map_err(|error| named(&error).to_string()).and_then(Kind::must_be_program).map_err(failed)?;
+    let kind = Kind::of(path).map_err(|error| failed(named(&error).to_string()))?;
+    #[cfg(feature = "wasm")]
+    if kind == Kind::WebAssembly {
+        let bytes = super::wasm::read(path).map_err(failed)?;
+        return Box::pin(super::wasm::check(&bytes, short(path), timing.start)).await.map_err(failed);
+    }
+    kind.must_be_program().map_err(failed)?;
     let program = Program::of_file(path, environment).map_err(|error| failed(error.to_string()))?;
     let mut probe = Probe::start(&program, timing).await.map_err(failed)?;
     let judged = probe.judge().await;

@@ -7,7 +7,7 @@ use crate::hosts::frame::VERSION;
 
 /// The longest first line, in bytes, its end included.
 pub(in crate::hosts) const LONGEST: usize = 512;
-const LONGEST_NAME: usize = 64;
+pub(in crate::hosts) const LONGEST_NAME: usize = 64;
 
 /// What a plugin says of itself.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Greeting {
 }
 
 /// What can be typed behind `--handler` and means nothing else there.
-fn is_name(text: &str) -> bool {
+pub(in crate::hosts) fn is_name(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
     (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(fits)
 }
