@@ -28,7 +28,8 @@ enum Command {
     New(new::Args),
 }
 
-/// Start a plugin, say all of the protocol to it, and more that is broken, and tell what it does wrong
+/// Start a plugin, say all of the protocol to it, and more that is broken, and tell what it does wrong; of a WebAssembly
+/// component, also what it imports and exports
 #[derive(clap::Args)]
 #[group(skip)]
 struct CheckArgs {

@@ -1,5 +1,7 @@
 //! `greetd plugin new`: a plugin to begin with, from the samples that ship.
 
+mod wasm;
+
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,6 +19,10 @@ pub(super) struct Args {
     /// The language
     #[arg(long, value_enum)]
     lang: Language,
+    /// A WebAssembly component, for a greetd that is built with the feature `wasm`; without this, a program that speaks
+    /// the process protocol, or in Rust a greetd with the handler compiled in
+    #[arg(long)]
+    wasm: bool,
     /// The handler's name, and the folder's: a-z, 0-9 and -
     #[arg(value_name = "NAME", value_parser = name)]
     name: String,
@@ -46,6 +52,7 @@ fn name(text: &str) -> Result<String, &'static str> {
 }
 
 /// A file of the new plugin. What the samples call themselves is replaced by its name.
+#[derive(Clone, Copy)]
 struct Template {
     path: &'static str,
     text: &'static str,
@@ -144,23 +151,52 @@ impl Language {
     }
 }
 
+/// What is written, and what its README says.
+struct Plan {
+    files: Vec<(Template, String)>,
+    needs: &'static str,
+    commands: &'static str,
+}
+
+impl Plan {
+    fn new(args: &Args) -> Result<Self, Failure> {
+        let Args { lang, name, .. } = args;
+        if !args.wasm {
+            let source = match lang {
+                Language::Rust => source(args.source.as_deref())?,
+                _ => String::new(),
+            };
+            let text =
+                |template: Template| (template, renamed(*lang, template.text, name).replace("\"SOURCE\"", &source));
+            let files = lang.templates().into_iter().map(text).collect();
+            return Ok(Plan { files, needs: lang.needs(), commands: lang.commands() });
+        }
+        let project = wasm::project(*lang).ok_or_else(|| {
+            Failure::new(Verdict::Usage, "the shell makes no WebAssembly; leave out --wasm, or take another language")
+        })?;
+        let text = |template: Template| {
+            let text = template.text.replace(project.sample_name, name);
+            // Beside the samples lies one interface for all of them.
+            (template, text.replace("../wit", "wit"))
+        };
+        let files = project.templates.into_iter().map(text).collect();
+        Ok(Plan { files, needs: project.needs, commands: project.commands })
+    }
+}
+
 pub(super) fn run(args: &Args) -> Outcome {
     let folder = PathBuf::from(&args.name);
-    let source = match args.lang {
-        Language::Rust => source(args.source.as_deref())?,
-        _ => String::new(),
-    };
     let failed = |what: &str, error: &io::Error| {
         Failure::new(Verdict::Failed, format!("failed to write {what}: {}", named(error)))
     };
+    let plan = Plan::new(args)?;
     fs::create_dir(&folder).map_err(|error| failed(&args.name, &error))?;
     let filled = |text: &str| text.replace("NAME", &args.name);
-    let readme = format!("# {}\n\n{}\n\n```sh\n{}\n```\n", args.name, args.lang.needs(), filled(args.lang.commands()));
-    for template in args.lang.templates() {
+    for (template, text) in plan.files {
         let path = folder.join(filled(template.path));
-        let text = renamed(args.lang, template.text, &args.name).replace("\"SOURCE\"", &source);
         write(&path, &text, template.executable).map_err(|error| failed(&path.display().to_string(), &error))?;
     }
+    let readme = format!("# {}\n\n{}\n\n```sh\n{}\n```\n", args.name, plan.needs, filled(plan.commands));
     let path = folder.join("README.md");
     write(&path, &readme, false).map_err(|error| failed(&path.display().to_string(), &error))?;
     output::print(format_args!("{0} is written; {0}/README.md says how it is run\n", args.name))
