@@ -233,6 +233,21 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_imported_beside_what_is_given_is_named(package in "[a-z]{1,9}:[a-z-]{1,9}", rest in "[a-z/@.0-9]{0,9}") {
+            proptest::prop_assume!(package != PACKAGE);
+            let refused = judge(&[(&format!("{package}/{rest}"), &[])], &[HANDLER]).unwrap_err();
+            proptest::prop_assert!(refused.starts_with(&format!("imports {package}; plugins get no ")), "{refused}");
+        }
+
+        #[test]
+        fn any_name_and_any_start_of_a_file_is_judged(name in ".{0,60}", bytes in ".{0,20}") {
+            let _ = judge(&[(&name, &[])], &[&name]);
+            let _ = Form::of(bytes.as_bytes()).must_be_component();
+        }
+    }
+
     #[test]
     fn modules_and_components_are_told_apart() {
         assert_eq!(Form::of(b"\0asm\x0d\0\x01\0"), Form::Component);
