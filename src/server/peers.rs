@@ -51,6 +51,7 @@ pub(super) async fn serve(listening: &Arc<Listening>, port: Port) -> Report {
     poll_fn(|cx| {
         if waits_for_drain && draining.as_mut().poll(cx).is_ready() {
             waits_for_drain = false;
+            table.deliver_received();
         }
         if waits_for_drain {
             table.receive(cx);
@@ -106,6 +107,18 @@ impl Table {
         }
         // There may be more: come back after the sessions had their turn.
         cx.waker().wake_by_ref();
+    }
+
+    /// Delivers what came in one batch with what was delivered before; nothing more is received.
+    fn deliver_received(&mut self) {
+        loop {
+            let (datagram, limit) = {
+                let mut port = lock(&self.port);
+                let Some(datagram) = port.next_received() else { return };
+                (datagram, port.reply_limit())
+            };
+            self.deliver(datagram, limit);
+        }
     }
 
     fn deliver(&mut self, datagram: Datagram, limit: Option<usize>) {

@@ -71,10 +71,8 @@ impl Port {
     /// one batch of requests is one batch of answers.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Datagram> {
         loop {
-            while let Some(datagram) = self.inbox.pop_front() {
-                if self.admit(&datagram) {
-                    return Poll::Ready(datagram);
-                }
+            if let Some(datagram) = self.next_received() {
+                return Poll::Ready(datagram);
             }
             ready!(self.poll_send_all(cx));
             if let Some(pause) = &mut self.pause {
@@ -88,6 +86,16 @@ impl Port {
                 Err(error) => self.note_receive_error(&error),
             }
         }
+    }
+
+    /// The next of those that were received with others and may be answered.
+    pub(super) fn next_received(&mut self) -> Option<Datagram> {
+        while let Some(datagram) = self.inbox.pop_front() {
+            if self.admit(&datagram) {
+                return Some(datagram);
+            }
+        }
+        None
     }
 
     fn admit(&mut self, datagram: &Datagram) -> bool {

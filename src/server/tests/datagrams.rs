@@ -1,11 +1,13 @@
 //! Datagram sockets: shared sessions, sessions per peer, the bounds of both.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use nix::errno::Errno;
 
+use super::super::listening::Hub;
 use super::scripted::{datagrams, settle};
 use crate::address::Address;
 use crate::error::Result;
@@ -338,4 +340,31 @@ impl Handler for Boxed {
     fn sessions(&self) -> Sessions {
         self.0.sessions()
     }
+}
+
+/// Begins the drain with the first message of any peer.
+struct LastOrders(Arc<OnceLock<Arc<Hub>>>);
+
+#[async_trait]
+impl Handler for LastOrders {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        while let Some(message) = session.recv().await? {
+            self.0.get().unwrap().shutdown.drain();
+            session.send(&message).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_received_with_others_before_the_drain_is_answered() {
+    let hub = Arc::new(OnceLock::new());
+    let bench = datagrams(LastOrders(hub.clone())).start().await;
+    assert!(hub.set(bench.running.hub.clone()).is_ok());
+    // One batch, and more than is taken from it before the sessions are polled.
+    for peer in 0..1000u16 {
+        bench.receive_bytes(Address::Ip(([192, 168, 0, 1], 10_000 + peer).into()), Bytes::from_static(b"x"));
+    }
+    settle().await;
+    assert_eq!(bench.sent().lock().unwrap().len(), 1000);
 }

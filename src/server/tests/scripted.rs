@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -253,7 +253,7 @@ impl Transport for Scripted {
             return Ok(Listener::Connections(Box::new(ScriptedAcceptor(self.accepted.clone()))));
         }
         let received = self.received.lock().unwrap().take().unwrap();
-        Ok(Listener::Datagrams(Box::new(ScriptedSocket { received, sent: self.sent.clone() })))
+        Ok(Listener::Datagrams(Box::new(ScriptedSocket { received, failed: None, sent: self.sent.clone() })))
     }
 
     async fn connect(&self, to: &Endpoint) -> Result<Dialled, ConnectError> {
@@ -295,6 +295,7 @@ impl Incoming for ScriptedIncoming {
 
 struct ScriptedSocket {
     received: UnboundedReceiver<io::Result<Datagram>>,
+    failed: Option<io::Error>,
     sent: Arc<Mutex<Vec<(Address, Bytes)>>>,
 }
 
@@ -304,10 +305,22 @@ impl DatagramSocket for ScriptedSocket {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>> {
-        match self.received.poll_recv(cx) {
-            Poll::Ready(Some(received)) => Poll::Ready(received.map(|datagram| into.push_back(datagram))),
-            _ => Poll::Pending,
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
         }
+        let Some(first) = ready!(self.received.poll_recv(cx)) else { return Poll::Pending };
+        into.push_back(first?);
+        // What else waits comes in the same batch, up to an error, which is told by the next call.
+        while let Ok(received) = self.received.try_recv() {
+            match received {
+                Ok(datagram) => into.push_back(datagram),
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_send(&mut self, _: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
