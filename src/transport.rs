@@ -33,6 +33,13 @@ pub trait Transport: Send + Sync {
     /// What it can do; asked before anything is bound.
     fn capabilities(&self) -> Capabilities;
 
+    /// Whether dropping an accepted link tells the peer that no more will come, so that a peer which has ended need not be
+    /// told before. A socket that another process may hold as well does not do that, nor does a stream with a farewell of
+    /// its own.
+    fn closing_tells(&self) -> bool {
+        false
+    }
+
     /// Opens the endpoint to be called.
     async fn bind(&self, at: &Endpoint) -> Result<Listener, BindError>;
 

@@ -160,3 +160,18 @@ fn a_socket_that_systemd_passes_and_that_does_not_suit_is_refused_in_words() {
     assert!(said.contains("fd:3 is an IPv4 datagram socket; `tcp` needs"), "{said}");
     assert_eq!(daemon.code(), Some(2));
 }
+
+#[test]
+fn the_peer_is_told_of_the_end_also_where_another_process_holds_the_socket() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = call(&listener);
+    let socket = listener.accept().unwrap().0;
+    // As a shell that started the daemon and has not ended yet.
+    let _held = socket.try_clone().unwrap();
+    let mut greetd = Started::by_inetd(&["-l", "stdio://"], socket);
+    hears(&mut client, "welcome");
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("the end is told");
+    assert_eq!(greetd.code(), Some(0));
+}

@@ -221,7 +221,8 @@ impl Record {
 
     /// Closes the session; says why the peer was not given all that it was owed, where it was not.
     async fn close(&mut self, orderly: bool) -> Option<CloseReason> {
-        let closing_tells = self.listening.service.layers.is_empty();
+        let service = &self.listening.service;
+        let closing_tells = service.layers.is_empty() && service.transport.closing_tells();
         let wire = self.session.wire();
         if !orderly || poll_fn(|cx| Poll::Ready(wire.lock().closes_at_once(closing_tells, cx))).await {
             return None;

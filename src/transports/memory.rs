@@ -192,6 +192,10 @@ impl Transport for Memory {
         }
     }
 
+    fn closing_tells(&self) -> bool {
+        true
+    }
+
     async fn bind(&self, at: &Endpoint) -> Result<Listener, BindError> {
         let name = match &at.authority {
             Authority::Name(name) => Some(name.as_str()),

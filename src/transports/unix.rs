@@ -36,6 +36,10 @@ impl Transport for Unix {
         Capabilities::BYTES
     }
 
+    fn closing_tells(&self) -> bool {
+        true
+    }
+
     async fn bind(&self, at: &Endpoint) -> Result<Listener, BindError> {
         self.options.accept(at, Type::STREAM, links::unix).await
     }

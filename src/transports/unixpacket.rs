@@ -35,6 +35,10 @@ impl Transport for UnixPacket {
         Capabilities { boundaries: true, largest: Some(LARGEST_PACKET), ..Capabilities::BYTES }
     }
 
+    fn closing_tells(&self) -> bool {
+        true
+    }
+
     async fn bind(&self, at: &Endpoint) -> Result<Listener, BindError> {
         self.options.accept(at, Type::SEQPACKET, links::packets).await
     }
