@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::coop;
 use tokio::time::Instant;
 
 use super::WATERMARK;
@@ -128,7 +129,14 @@ impl Wire {
                 }
                 Poll::Ready(received)
             }
-            Poll::Pending if self.ending => Poll::Ready(Ok(None)),
+            Poll::Pending if self.ending => {
+                if coop::has_budget_remaining() {
+                    return Poll::Ready(Ok(None));
+                }
+                // The task has had its turn, so the link was perhaps not even asked: what it holds is received in the next.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             Poll::Pending => {
                 self.receiving = true;
                 // The handler waits: now is the time to write. Whether it could all be written does not matter here,
