@@ -188,7 +188,7 @@ impl Session {
 
     /// Waits until all that was sent is written. Seldom needed: see the module's documentation.
     pub async fn flush(&mut self) -> Result<()> {
-        poll_fn(|cx| self.wire.lock().poll_flush(cx)).await
+        poll_fn(|cx| self.wire.lock().poll_written(cx)).await
     }
 
     /// Says that no more will be sent, where the transport can say that (half-close); receiving goes on.
@@ -260,7 +260,7 @@ impl Sending<'_> {
 
     /// As [`Session::flush`].
     pub async fn flush(&mut self) -> Result<()> {
-        poll_fn(|cx| self.wire.lock().poll_flush(cx)).await
+        poll_fn(|cx| self.wire.lock().poll_written(cx)).await
     }
 
     /// As [`Session::finish`].

@@ -72,7 +72,7 @@ pub(crate) struct Wire {
     progressed: bool,
     /// The task that runs the session, to be woken when another one pushed.
     driver: Option<Waker>,
-    /// Tasks that wait for room to push.
+    /// Tasks that wait for room, or until all is written, and are not the driver.
     pub(super) pushers: Vec<Waker>,
 }
 
@@ -167,6 +167,7 @@ impl Wire {
             if let Poll::Ready(flushed) = self.poll_flush(cx) {
                 flushed?;
             } else if self.buffered() >= WATERMARK {
+                self.tell_when_written(cx);
                 return Poll::Pending;
             }
         }
@@ -211,11 +212,30 @@ impl Wire {
         }
         let after = self.buffered();
         self.progressed |= after < before;
-        // Also when the room came by another hand: the sessions of a datagram socket share what waits for it.
-        if after < WATERMARK && !self.pushers.is_empty() {
+        // Also when the room came by another hand: the sessions of a datagram socket share what waits for it. But not where
+        // nothing has changed: who waits until all is written would ask again and again.
+        if after < WATERMARK && (polled.is_ready() || after < before) && !self.pushers.is_empty() {
             self.pushers.drain(..).for_each(Waker::wake);
         }
         polled
+    }
+
+    /// [`poll_flush`](Self::poll_flush) for a handler.
+    pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let polled = self.poll_flush(cx);
+        if polled.is_pending() {
+            self.tell_when_written(cx);
+        }
+        polled
+    }
+
+    /// A link knows one waker, which is that of whoever wrote last: the driver, in the end. Where a handler waits in a future
+    /// that is woken by itself, as those of a `FuturesUnordered` are, that future has to be told besides.
+    fn tell_when_written(&mut self, cx: &mut Context<'_>) {
+        let knows = |waker: &Waker| waker.will_wake(cx.waker());
+        if !self.driver.as_ref().is_some_and(knows) && !self.pushers.iter().any(knows) {
+            self.pushers.push(cx.waker().clone());
+        }
     }
 
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -230,6 +250,10 @@ impl Wire {
         };
         self.finished = true;
         self.told = matches!(polled, Poll::Ready(Ok(())));
+        match &polled {
+            Poll::Pending => self.tell_when_written(cx),
+            Poll::Ready(_) => {}
+        }
         self.progressed |= self.buffered() < before;
         polled
     }
@@ -237,8 +261,8 @@ impl Wire {
     /// Finishes, and says whether that was all: everything is written, and the peer has ended its side too. Or the link
     /// failed, and there is nobody left to wait for.
     ///
-    /// Where `closing_tells` the peer that no more will come, as it does where no layer has a farewell of its own, a peer
-    /// that has ended need not be told before.
+    /// Where `closing_tells` the peer that no more will come, as it does on most transports where no layer has a farewell of
+    /// its own, a peer that has ended need not be told before.
     pub(crate) fn closes_at_once(&mut self, closing_tells: bool, cx: &mut Context<'_>) -> bool {
         let polled = if closing_tells && self.peer_ended { self.poll_flush(cx) } else { self.poll_finish(cx) };
         match polled {

@@ -1,8 +1,11 @@
 //! The clocks, the drain and the panics of single conversations.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::scripted::{Knock, connections, settle};
@@ -322,4 +325,38 @@ async fn a_drain_takes_all_that_waits_to_be_accepted() {
         }
     });
     assert_eq!((drained.finished, drained.cut), (300, 0));
+}
+
+/// Sends much while it receives, each in a future that is woken by itself.
+struct Apart;
+
+#[async_trait]
+impl Handler for Apart {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        let (mut receiving, mut sending) = session.split();
+        let mut both = FuturesUnordered::<Pin<Box<dyn Future<Output = Result<()>> + Send>>>::new();
+        both.push(Box::pin(async move { receiving.recv().await.map(drop) }));
+        both.push(Box::pin(async move {
+            for _ in 0..100 {
+                sending.send(&[b'x'; 4096]).await?;
+            }
+            sending.finish().await
+        }));
+        while let Some(done) = both.next().await {
+            done?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_woken_by_itself_hears_that_there_is_room_again() {
+    let bench = connections(Apart).start().await;
+    let mut client = bench.connect();
+    settle().await;
+    for _ in 0..100 {
+        let line = tokio::time::timeout(Duration::from_secs(5), client.line()).await.expect("room was made");
+        assert_eq!(line.len(), 4096);
+        settle().await;
+    }
 }
