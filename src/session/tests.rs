@@ -377,3 +377,13 @@ async fn a_close_reads_on_for_a_moment_so_that_nothing_is_reset() {
     closing.await.unwrap().unwrap();
     assert!(far.write_all(&[0; 2048]).await.is_err());
 }
+
+#[test]
+fn a_link_that_fails_while_the_session_is_finished_is_broken() {
+    let (near, far) = tokio::io::duplex(64);
+    let mut session = session(near, Lines);
+    drop(far);
+    assert!(matches!(poll_once(session.send(b"x")), Poll::Ready(Ok(()))));
+    assert!(matches!(poll_once(session.finish()), Poll::Ready(Err(Error::Link(_)))));
+    assert!(session.wire().lock().is_broken());
+}

@@ -252,7 +252,8 @@ impl Wire {
         self.told = matches!(polled, Poll::Ready(Ok(())));
         match &polled {
             Poll::Pending => self.tell_when_written(cx),
-            Poll::Ready(_) => {}
+            Poll::Ready(Err(error)) => self.note_failure(error),
+            Poll::Ready(Ok(())) => {}
         }
         self.progressed |= self.buffered() < before;
         polled
@@ -264,6 +265,8 @@ impl Wire {
     /// Where `closing_tells` the peer that no more will come, as it does on most transports where no layer has a farewell of
     /// its own, a peer that has ended need not be told before.
     pub(crate) fn closes_at_once(&mut self, closing_tells: bool, cx: &mut Context<'_>) -> bool {
+        // Whoever would push now hears that it is too late.
+        self.finished = true;
         let polled = if closing_tells && self.peer_ended { self.poll_flush(cx) } else { self.poll_finish(cx) };
         match polled {
             Poll::Pending => false,
