@@ -8,12 +8,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::Report;
@@ -47,6 +49,7 @@ pub(super) async fn serve(listening: &Arc<Listening>, port: Port) -> Report {
         ring: Vec::new(),
         hand: 0,
         sessions: FuturesUnordered::new(),
+        reactor: None,
     };
     poll_fn(|cx| {
         if waits_for_drain && draining.as_mut().poll(cx).is_ready() {
@@ -85,6 +88,8 @@ struct Table {
     ring: Vec<Slot>,
     hand: usize,
     sessions: FuturesUnordered<SessionFuture>,
+    /// Set once so much was received that the others must be let in first.
+    reactor: Option<Arc<ReactorTurn>>,
 }
 
 struct Slot {
@@ -97,6 +102,10 @@ struct Slot {
 
 impl Table {
     fn receive(&mut self, cx: &mut Context<'_>) {
+        if self.reactor.as_ref().is_some_and(|turn| !turn.is_over()) {
+            return;
+        }
+        self.reactor = None;
         for _ in 0..RECEIVED_AT_ONCE {
             let (datagram, limit) = {
                 let mut port = lock(&self.port);
@@ -105,8 +114,8 @@ impl Table {
             };
             self.deliver(datagram, limit);
         }
-        // There may be more: come back after the sessions had their turn.
-        cx.waker().wake_by_ref();
+        // There may be more: come back after the sessions had their turn, and the reactor too.
+        self.reactor = Some(ReactorTurn::begin(cx));
     }
 
     /// Delivers what came in one batch with what was delivered before; nothing more is received.
@@ -216,6 +225,34 @@ impl Table {
                 self.remove(index);
             }
         }
+    }
+}
+
+/// Whether the reactor had its turn. A runtime runs a task that was woken by itself, or by one of its own sessions, many
+/// times before the reactor looks who else has something to say: a flood of datagrams would hold up every connection.
+struct ReactorTurn {
+    over: AtomicBool,
+    task: Waker,
+}
+
+impl ReactorTurn {
+    /// Wakes the task when it is over.
+    fn begin(cx: &mut Context<'_>) -> Arc<Self> {
+        let turn = Arc::new(ReactorTurn { over: AtomicBool::new(false), task: cx.waker().clone() });
+        let waker = Waker::from(turn.clone());
+        let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+        turn
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for ReactorTurn {
+    fn wake(self: Arc<Self>) {
+        self.over.store(true, Ordering::Release);
+        self.task.wake_by_ref();
     }
 }
 

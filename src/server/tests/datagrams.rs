@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nix::errno::Errno;
+use tokio::io::AsyncReadExt;
 
 use super::super::listening::Hub;
 use super::scripted::{datagrams, settle};
@@ -367,4 +368,18 @@ async fn what_was_received_with_others_before_the_drain_is_answered() {
     }
     settle().await;
     assert_eq!(bench.sent().lock().unwrap().len(), 1000);
+}
+
+#[tokio::test]
+async fn a_flood_of_datagrams_leaves_the_reactor_its_turn() {
+    let bench = datagrams(Counting).start().await;
+    let (near, mut far) = tokio::net::UnixStream::pair().unwrap();
+    near.writable().await.unwrap();
+    for _ in 0..50_000 {
+        bench.receive(A, b"x");
+    }
+    near.try_write(b"x").unwrap();
+    far.read_u8().await.unwrap();
+    let served = bench.sent().lock().unwrap().len() as u64 + bench.counters().total("datagram.lost");
+    assert!(served < 5_000, "{served} datagrams came first");
 }
