@@ -162,6 +162,8 @@ struct Shared {
     alarm: Alarm,
     /// Set when nothing more is to be asked.
     stop: AtomicBool,
+    /// Set before that where the time is over: what an open load had to ask until then is still asked.
+    ran_out: AtomicBool,
     greeting: AtomicU8,
     /// How many connections are open.
     open: AtomicU64,
@@ -209,6 +211,15 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
+    fn end(&self, ran_out: bool) {
+        self.ran_out.store(ran_out, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn ran_out(&self) -> bool {
+        self.ran_out.load(Ordering::Relaxed)
+    }
+
     fn greeting(&self) -> Greeting {
         [Greeting::Unknown, Greeting::None, Greeting::Said][usize::from(self.greeting.load(Ordering::Relaxed))]
     }
@@ -248,6 +259,7 @@ pub async fn run(
         desk: Mutex::new(Desk { tally: Tally::new(0, u64::MAX), budget: u64::MAX, scratch: vec![0; line::READ_SIZE] }),
         alarm: Alarm::default(),
         stop: AtomicBool::new(false),
+        ran_out: AtomicBool::new(false),
         greeting: AtomicU8::new(Greeting::Unknown as u8),
         open: AtomicU64::new(0),
         begin: 0,
@@ -322,7 +334,9 @@ pub async fn run(
     }
     let stopped = clock.now();
     let held = shared.open.load(Ordering::Relaxed);
-    shared.stop.store(true, Ordering::Relaxed);
+    // The last requests of an open load are due shortly before its end, and may be sent late as any other.
+    let ran_out = is_complete && matches!(shared.load.length, Length::Time(_));
+    shared.end(ran_out);
     // What was asked may still be answered.
     if shared.load.mode != Mode::Idle {
         let rest = async { while connections.join_next().await.is_some() {} };
@@ -337,8 +351,6 @@ pub async fn run(
     let mut desk = shared.desk();
     let tally = &mut desk.tally;
     tally.finish(clock.now());
-    // The last requests of an open load are due shortly before its end.
-    let ran_out = is_complete && matches!(shared.load.length, Length::Time(_));
     let until = if ran_out { end } else { stopped.min(end) };
     tally.counts.unsent = shared.unsent(until, tally);
     let measured = Duration::from_nanos(until.saturating_sub(begin));

@@ -227,7 +227,7 @@ impl<'a> Talk<'a> {
     /// Sends whatever is due, as far as there is room.
     #[inline]
     fn ask(&mut self, now: Moment, desk: &mut Desk) -> Result<Asked, Broken> {
-        if self.shared.stops() {
+        if self.shared.stops() && !(matches!(self.pace, Pace::Open { .. }) && self.shared.ran_out()) {
             return Ok(Asked::Enough);
         }
         match &mut self.pace {

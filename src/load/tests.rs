@@ -279,6 +279,16 @@ async fn what_is_due_and_finds_no_room_is_counted_as_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_due_just_before_the_end_is_still_sent_when_the_load_wakes_late() {
+    // The last is due within the last millisecond, which is as exactly as tokio's clock wakes.
+    let mode = Mode::Open { rate: 1500.0, precise: false };
+    let load = load(mode, Length::Time(SECOND));
+    let report = measure("memory://late?framing=lines", crate::handlers::echo::Echo, load).await;
+    let counts = report.counts;
+    assert_eq!((counts.answered, counts.unsent, report.failures()), (1500, 0, 0), "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_open_load_keeps_its_schedule_when_connections_break() {
     let breaks = || {
         handler_fn(|session| {
