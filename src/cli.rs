@@ -166,6 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn no_help_holds_what_clap_takes_for_the_end_of_a_line() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let helps = [argument.get_help(), argument.get_long_help()];
+                let breaks = helps.into_iter().flatten().any(|help| help.to_string().contains("{n}"));
+                assert!(!breaks, "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&definitions(&Registry::builtin()));
+    }
+
+    #[test]
     fn json_is_asked_for_by_a_word_of_its_own_before_the_messages() {
         let words = |line: &str| wants_json(line.split(' ').map(OsString::from).collect::<Vec<_>>().into_iter());
         assert!(words("greetd call x --json"));

@@ -360,6 +360,15 @@ fn a_server_that_never_replies_is_a_timeout() {
 }
 
 #[test]
+fn a_server_that_never_replies_is_a_timeout_though_all_that_was_asked_was_asked_in_the_warm_up() {
+    let endpoint = each(|mut connection| drop(std::io::copy(&mut connection, &mut std::io::sink())));
+    let length = ["-z", "100ms", "--warm-up", "250ms", "--timeout", "300ms", "--greeting", "10ms"];
+    let ran = greetd(&[&["bench", &endpoint, "-c", "4"], &length[..]].concat());
+    assert_eq!((ran.code, ran.verdict()), (11, "timeout"), "{ran:?}");
+    assert!(ran.stderr.contains("--framing lines"), "{ran:?}");
+}
+
+#[test]
 fn a_server_that_sends_half_of_a_reply_is_a_timeout_and_one_that_then_goes_is_unexpected() {
     // All of a request is read: what is not would be answered with a reset.
     let half = |request: usize, and_stays: bool| {

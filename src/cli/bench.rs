@@ -77,13 +77,14 @@ pub(super) struct Args {
     /// The size of a message, which holds its number
     #[arg(short, long, value_name = "SIZE", default_value = "16", conflicts_with_all = ["message", "file", "template"])]
     size: Size,
-    /// What to send; {n} becomes the message's number, in twenty digits
+    // The help takes `{n}` for the end of a line, so it is not written there.
+    /// What to send; n in braces becomes the message's number, in twenty digits
     #[arg(short, long, value_name = "TEXT", conflicts_with_all = ["file", "template"])]
     message: Option<String>,
     /// Send what this file holds, as it is
     #[arg(long, value_name = "PATH", conflicts_with = "template")]
     file: Option<PathBuf>,
-    /// Send what this file holds; {n} becomes the message's number, in twenty digits
+    /// Send what this file holds; n in braces becomes the message's number, in twenty digits
     #[arg(long, value_name = "PATH")]
     template: Option<PathBuf>,
     /// What a reply must be; {message} becomes what was sent [default: it holds what was sent]
@@ -155,6 +156,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Outcome {
     let endpoint = dialler.endpoint().clone();
     let view = view::Progress::new(&load);
     let patience = load.patience;
+    let keeps_messages = dialler.route().keeps_messages;
     let report = runtime.block_on(async {
         let mut signals = Signals::listen().map_err(|error| {
             Failure::new(Verdict::Failed, format!("failed to listen for signals: {}", named(&error)))
@@ -175,7 +177,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Outcome {
     let report = report?;
     write_to(args.hgrm.as_deref(), || report.hgrm())?;
     write_to(args.html.as_deref(), || report.html())?;
-    let verdict = verdict(&report, &args.fail_if);
+    let verdict = verdict(&report, args, keeps_messages);
     if args.json {
         let mut object = serde_json::to_value(&report).unwrap_or_default();
         object["verdict"] = verdict.as_ref().map_or(Verdict::Ok, |failure| failure.verdict).word().into();
@@ -271,14 +273,14 @@ fn load_of(args: &Args, dialler: &Dialler) -> Result<Load, Failure> {
 }
 
 /// What the objectives say; without any, whether it came to anything at all.
-fn verdict(report: &Report, objectives: &[Objective]) -> Option<Failure> {
-    let missed: Vec<String> = objectives.iter().filter_map(|objective| objective.missed(report)).collect();
+fn verdict(report: &Report, args: &Args, keeps_messages: bool) -> Option<Failure> {
+    let missed: Vec<String> = args.fail_if.iter().filter_map(|objective| objective.missed(report)).collect();
     if !missed.is_empty() {
         return Some(Failure::new(Verdict::Missed, "an objective was not met").with_causes(missed));
     }
     let counts = &report.counts;
     let did_nothing = counts.sent + counts.unsent == 0;
-    if counts.answered > 0 || did_nothing && report.open_at_end > 0 {
+    if counts.answered > 0 || args.idle && report.open_at_end > 0 {
         return None;
     }
     let reasons = report.reasons.iter().map(|(word, reason)| format!("{word}: {reason}"));
@@ -291,7 +293,10 @@ fn verdict(report: &Report, objectives: &[Objective]) -> Option<Failure> {
         None if did_nothing && report.errors.is_empty() && report.connecting.count > 0 => return None,
         worst => Failure::new(worst.unwrap_or(Verdict::Timeout), format!("nothing at {endpoint} answered")),
     };
-    Some(failure.with_causes(reasons))
+    let failure = failure.with_causes(reasons);
+    let waits_for_more = failure.verdict == Verdict::Timeout && !keeps_messages;
+    let framing = "the server may wait for the end of a message: say how it frames them, for example --framing lines";
+    Some(failure.with_remedies(waits_for_more.then(|| framing.to_owned())))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
