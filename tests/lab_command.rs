@@ -84,6 +84,20 @@ fn two_sockets_that_are_only_thought_of_are_told_what_would_mend_them() {
 }
 
 #[test]
+fn why_says_that_no_option_helps_where_the_address_is_of_another_host() {
+    // Of a block that is kept for documentation.
+    let output = greetd(&["why", "192.0.2.77:8080", "--json"], "");
+    assert_eq!(code(&output), 16);
+    let answer = &object(&output)["addresses"][0];
+    for attempt in answer["attempts"].as_array().unwrap() {
+        assert_eq!((&attempt["result"], &attempt["rule"]), (&"EADDRNOTAVAIL".into(), &"not-local".into()), "{answer}");
+    }
+    let mend = answer["mend"].as_str().unwrap();
+    assert!(mend.contains("bind an address that this machine has") && mend.contains("--freebind"), "{answer}");
+    assert_eq!(code(&greetd(&["why", "tcp://192.0.2.77:8080?freebind"], "")), 0);
+}
+
+#[test]
 fn who_holds_a_port_is_named_with_its_process_and_its_options() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -51,7 +51,28 @@ impl Answer {
         if answer.asked.result == "ok" {
             answer.change = Some(Vec::new());
         }
+        // The kernel asks for these before it looks at other sockets.
+        if let Some(rule) = answer.barrier() {
+            let errno = if rule == Rule::NotLocal { "EADDRNOTAVAIL" } else { "EACCES" };
+            for attempt in answer.attempts.iter_mut().chain([&mut answer.asked]) {
+                errno.clone_into(&mut attempt.result);
+                (attempt.rule, attempt.tried) = (rule, false);
+            }
+            answer.change = None;
+        }
         answer
+    }
+
+    /// What stops a bind to that address, whatever its reuse options.
+    fn barrier(&self) -> Option<Rule> {
+        let Wanted { address, binding, freebind, .. } = &self.wanted;
+        let addresses = local_addresses().unwrap_or_default();
+        if !freebind && !binding.is_wildcard() && !is_local(address.ip(), &addresses) {
+            return Some(Rule::NotLocal);
+        }
+        let port = address.port();
+        let start = unprivileged_port_start().unwrap_or(1024);
+        (port != 0 && port < start && !may_bind_low_ports()).then_some(Rule::PrivilegedPort)
     }
 
     fn beside(wanted: Wanted, holders: Vec<Holder>, existing: &[Standing]) -> Self {
@@ -82,35 +103,42 @@ impl Answer {
 
     /// What stands in the way beside other sockets.
     fn not_allowed(&self) -> Option<Failure> {
-        let ip = self.wanted.address.ip();
-        let addresses = local_addresses().unwrap_or_default();
         if self.asked.rule == Rule::MappedButV6Only {
             let failure = Failure::new(Verdict::Usage, format!("{} cannot be bound", self.name()));
             return Some(failure.with_causes([self.asked.rule.sentence().to_owned()]));
         }
-        if !self.wanted.is_imagined
-            && !self.wanted.freebind
-            && !self.wanted.binding.is_wildcard()
-            && !is_local(ip, &addresses)
-        {
-            let failure = Failure::new(Verdict::NotLocal, format!("{ip} is no address of this machine"));
-            return Some(failure.with_causes([Rule::NotLocal.sentence().to_owned()]));
-        }
-        let port = self.wanted.address.port();
-        let start = unprivileged_port_start().unwrap_or(1024);
-        (!self.wanted.is_imagined && port != 0 && port < start && !may_bind_low_ports()).then(|| {
-            Failure::new(Verdict::Permission, format!("port {port} is below {start}, and needs CAP_NET_BIND_SERVICE"))
-                .with_causes([Rule::PrivilegedPort.sentence().to_owned()])
-                .with_remedies([format!(
-                    "sysctl net.ipv4.ip_unprivileged_port_start={port}, or setcap cap_net_bind_service=+ep"
-                )])
-        })
+        let (verdict, message) = match self.asked.rule {
+            Rule::NotLocal => {
+                (Verdict::NotLocal, format!("{} is no address of this machine", self.wanted.address.ip()))
+            }
+            Rule::PrivilegedPort => {
+                let (port, start) = (self.wanted.address.port(), unprivileged_port_start().unwrap_or(1024));
+                (Verdict::Permission, format!("port {port} is below {start}, and needs CAP_NET_BIND_SERVICE"))
+            }
+            _ => return None,
+        };
+        let failure = Failure::new(verdict, message).with_causes([self.asked.rule.sentence().to_owned()]);
+        Some(failure.with_remedies([self.mend()]))
     }
 
     /// The smallest change that mends it.
     fn mend(&self) -> String {
         if self.asked.result == "ok" {
             return "nothing needs to change".to_owned();
+        }
+        match self.asked.rule {
+            Rule::NotLocal => {
+                return "bind an address that this machine has, or a port alone for all of them; or set IP_FREEBIND \
+                        (--freebind), for an address that comes later"
+                    .to_owned();
+            }
+            Rule::PrivilegedPort => {
+                let port = self.wanted.address.port();
+                return format!(
+                    "sysctl net.ipv4.ip_unprivileged_port_start={port}, or setcap cap_net_bind_service=+ep"
+                );
+            }
+            _ => {}
         }
         let stop = self.whom_to_stop();
         if are_leftovers(&self.holders) && self.wanted.binding.proto == Proto::Tcp {
