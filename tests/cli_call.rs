@@ -151,6 +151,7 @@ fn nobody_at_a_tcp_port_is_refused_and_who_has_the_port_is_named() {
     let holder = lines.next().unwrap();
     assert!(holder.contains(&format!("(pid {pid})")), "{ran:?}");
     assert!(holder.contains(&format!(" tcp {at} open: bound but not listening")), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("greetd why tcp://{at}")), "no other could be started there: {ran:?}");
     let object = greetd(&["call", "--json", &format!("tcp://{at}"), "x"]).json();
     assert_eq!((&object["verdict"], &object["tried"][0]["errno"]), (&"refused".into(), &"ECONNREFUSED".into()));
 }

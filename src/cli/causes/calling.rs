@@ -84,6 +84,7 @@ fn refused(failure: Failure, remote: SocketAddr, endpoint: &Endpoint) -> Failure
         )]);
     }
     let (covering, others) = local_servers(protocol, remote);
+    let is_taken = !covering.is_empty();
     let causes = match (covering.is_empty(), others.is_empty()) {
         (false, _) => covering,
         (true, true) => vec![format!("nothing on this machine is bound to {protocol} port {}", remote.port())],
@@ -98,10 +99,14 @@ fn refused(failure: Failure, remote: SocketAddr, endpoint: &Endpoint) -> Failure
         Protocol::Udp => Protocol::Tcp,
     };
     let (on_other, _) = local_servers(other, remote);
-    if on_other.is_empty() {
-        failure.with_remedies([format!("start a server there: greetd --transport {protocol} --bind {remote}")])
-    } else {
+    if !on_other.is_empty() {
         failure.with_causes(on_other).with_remedies([format!("call {other}://{remote}")])
+    } else if is_taken {
+        // Another server could not be bound there.
+        failure
+            .with_remedies([format!("let it listen, or see what frees the address: greetd why {protocol}://{remote}")])
+    } else {
+        failure.with_remedies([format!("start a server there: greetd --transport {protocol} --bind {remote}")])
     }
 }
 
