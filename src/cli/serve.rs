@@ -43,7 +43,8 @@ pub(super) struct Args {
     /// Check all of this, open nothing, and list every fault
     #[arg(long)]
     check: bool,
-    /// How many threads serve
+    /// How many threads serve, each the connections that it was dealt; auto: one for each processor. One alone costs the
+    /// least for each message, more of them answer more at once
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     workers: Count,
     /// Look for the next message for so long, up to 1s, before sleeping: answers sooner, and occupies a processor for each
