@@ -64,6 +64,9 @@ fn a_scenario_that_comes_out_otherwise_than_expected_exits_1_with_one_object() {
     assert_eq!(object["verdict"], "failed");
     let step = &object["cases"][0]["steps"][1];
     assert_eq!((&step["as_expected"], &step["observed"]), (&Value::from(false), &Value::from("EADDRINUSE")));
+    let text = greetd(&["lab", "run", "-"], &scenario("ok"));
+    let text = String::from_utf8_lossy(&text.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("expected ok, observed EADDRINUSE (the model's rule: overlap)"), "{text}");
     assert_eq!(code(&greetd(&["lab", "run", "-"], "{")), 20);
     assert_eq!(code(&greetd(&["lab", "run"], "")), 2);
 }

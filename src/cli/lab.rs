@@ -22,6 +22,7 @@ use crate::verdict::Verdict;
 /// Runs in private network namespaces: two hosts that exist inside this process alone. Your own network is not
 /// touched, nothing is left behind, and root is not needed where user namespaces are allowed.
 #[derive(clap::Args)]
+#[command(after_long_help = SCENARIO)]
 pub(super) struct Args {
     /// What to try; `all` tries everything, `run` the scenario of a file
     #[arg(value_name = "EXPERIMENT", default_value = "reach", value_parser = PossibleValuesParser::new(names()))]
@@ -55,6 +56,17 @@ struct Form {
     #[arg(long)]
     html: bool,
 }
+
+/// What a file for `run` looks like.
+const SCENARIO: &str = r#"A scenario for `run`; examples/lab/README.md tells of all steps and fields:
+  {"cases": [{"id": "mine", "proto": "tcp", "steps": [
+    {"op": "bind",    "socket": "a", "address": "0.0.0.0", "reuse_addr": true},
+    {"op": "listen",  "socket": "a"},
+    {"op": "bind",    "socket": "b", "address": "127.0.0.1", "expect": "EADDRINUSE"},
+    {"op": "connect", "from": "client", "to": "198.51.100.1"}]}]}
+The server has 198.51.100.1 and .2, 203.0.113.1, 2001:db8:1::1 and ::2. A step may
+have expect: ok, connected, reply, timeout or an errno; without it the model's
+prediction is expected. The exit code is 1 where one came out otherwise."#;
 
 const ALL: &str = "all";
 const RUN: &str = "run";
@@ -188,5 +200,17 @@ fn progress(steps: usize) -> ProgressBar {
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scenario_in_the_help_is_one() {
+        let json = &SCENARIO[SCENARIO.find('{').unwrap()..=SCENARIO.rfind('}').unwrap()];
+        let predicted = Scenario::parse(json, Format::Json).unwrap().predict();
+        assert!(predicted.as_expected(), "{}", predicted.as_json());
     }
 }

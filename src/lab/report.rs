@@ -204,6 +204,11 @@ impl Section {
 }
 
 impl Report {
+    /// Whether it tells of a scenario's steps, where what is written may stand in the model's place.
+    fn is_of_steps(&self) -> bool {
+        self.experiment == "run"
+    }
+
     /// All cases.
     pub fn cases(&self) -> impl Iterator<Item = &Case> {
         self.sections.iter().flat_map(Section::cases)

@@ -73,7 +73,7 @@ impl Page {
             let _ = writeln!(self.body, "<p class=\"limit\">{}</p>", escaped(limit));
         }
         for case in report.cases().filter(|case| case.differs()) {
-            let _ = writeln!(self.body, "<p class=\"limit\">{}</p>", escaped(&difference(case)));
+            let _ = writeln!(self.body, "<p class=\"limit\">{}</p>", escaped(&difference(report, case)));
         }
         if report.sections.iter().any(|section| section.shown == Shown::Glyphs) {
             self.legend(report);

@@ -16,7 +16,7 @@ pub fn as_markdown(report: &Report) -> String {
     }
     summaries(&mut page, report);
     for case in report.cases().filter(|case| case.differs()) {
-        let _ = write!(page, "\n{}\n", difference(case));
+        let _ = write!(page, "\n{}\n", difference(report, case));
     }
     for limit in &report.limits {
         let _ = write!(page, "\n{limit}\n");

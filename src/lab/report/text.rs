@@ -41,7 +41,7 @@ pub fn as_text(report: &Report, style: Style) -> String {
         push(&mut text, wrapped(&legend.join(", "), 0));
     }
     for case in report.cases().filter(|case| case.differs()) {
-        push(&mut text, wrapped(&difference(case), 2));
+        push(&mut text, wrapped(&difference(report, case), 2));
     }
     for limit in &report.limits {
         push(&mut text, wrapped(limit, 0));
@@ -51,10 +51,15 @@ pub fn as_text(report: &Report, style: Style) -> String {
 }
 
 /// A case that came out otherwise, in a sentence.
-pub(super) fn difference(case: &Case) -> String {
+pub(super) fn difference(report: &Report, case: &Case) -> String {
     let what: Vec<_> = case.what.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect();
     let observed = case.observed.as_ref().map_or_else(String::new, ToString::to_string);
-    format!("* {}: predicted {} ({}), observed {observed}", what.join(", "), case.predicted, case.rule)
+    let what = what.join(", ");
+    if report.is_of_steps() {
+        // Perhaps nobody predicted it: its author expects what he likes.
+        return format!("* {what}: expected {}, observed {observed} (the model's rule: {})", case.predicted, case.rule);
+    }
+    format!("* {what}: predicted {} ({}), observed {observed}", case.predicted, case.rule)
 }
 
 fn plain(value: &serde_json::Value) -> String {
