@@ -187,7 +187,8 @@ impl Answer {
 
     pub(super) fn as_text(&self) -> String {
         let mut lines = vec![self.name()];
-        if self.holders.is_empty() && !self.wanted.is_imagined {
+        let is_alone = self.holders.is_empty() && !self.wanted.is_imagined;
+        if is_alone {
             lines.push("  nobody is there".to_owned());
         }
         for binding in &self.imagined {
@@ -202,7 +203,10 @@ impl Answer {
             let mark = if *options == asked { "  (as asked)" } else { "" };
             let tried = if *tried { "  (tried just now)" } else { "" };
             lines.push(format!("  a bind with {options:29}  {result}{mark}{tried}"));
-            lines.push(wrapped_after("      ", &format!("{rule}: {}", rule.sentence()), 6));
+            // Where nothing is there, there are no two sockets for that rule to speak of.
+            if !(is_alone && *rule == Rule::NoOverlap) {
+                lines.push(wrapped_after("      ", &format!("{rule}: {}", rule.sentence()), 6));
+            }
         }
         lines.push(wrapped_after("  the smallest change: ", &self.mend(), 6));
         lines.join("\n") + "\n"
