@@ -69,6 +69,14 @@ pub struct PluginError {
     reason: String,
 }
 
+impl PluginError {
+    /// It cannot be read: all of its path says where it was looked for.
+    fn of_file(path: &Path, error: &io::Error) -> Self {
+        let name = crate::escape::Escaped::new(path.as_os_str().as_encoded_bytes()).to_string();
+        PluginError { name, reason: named(error).to_string() }
+    }
+}
+
 /// What became of a plugin that was to be loaded again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reloaded {
@@ -93,8 +101,8 @@ impl Plugin {
         cache: Option<&Path>,
     ) -> Result<Self, PluginError> {
         let failed = |reason: String| PluginError { name: short(path), reason };
-        let version = Version::of(path).map_err(|error| failed(named(&error).to_string()))?;
-        let kind = Kind::of(path).map_err(|error| failed(named(&error).to_string()))?;
+        let version = Version::of(path).map_err(|error| PluginError::of_file(path, &error))?;
+        let kind = Kind::of(path).map_err(|error| PluginError::of_file(path, &error))?;
         let observed = Observed::default();
         let source = match kind {
             #[cfg(feature = "wasm")]

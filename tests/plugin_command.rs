@@ -85,6 +85,16 @@ fn the_check_says_what_a_plugin_does_wrong() {
             "os.read(0, 65536); os.write(1, struct.pack('<IBI', 3, 6, 1) + b'no\\n'); time.sleep(9)",
             "answered the opening of a connection with an error: no\\n",
         ),
+        (
+            "flood",
+            "def take(n):\n    data = b''\n    \
+             while len(data) < n: data += os.read(0, n - len(data))\n    return data\n\
+             while True:\n    n, kind, session = struct.unpack('<IBI', take(9))\n    \
+             if n > 9999: break\n    take(n)\n    \
+             if kind < 3: os.write(1, struct.pack('<IBI', 0, 7, session))\n\
+             while True: os.write(1, struct.pack('<IBI', 65536, 4, session) + b'x' * 65536)\n",
+            "bytes where it was to read",
+        ),
     ] {
         let path = folder.path().join(fault);
         let program = format!(

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use command::is_there;
 use greetd::Registry;
+use greetd::hosts::check::check;
 use greetd::hosts::{Environment, Plugin, Reloaded, Timing};
 use plugins::*;
 
@@ -115,14 +116,33 @@ async fn a_file_that_is_no_plugin_is_refused_in_words() {
     ] {
         assert_eq!(refusal(name, mode, content).await, words);
     }
-    let missing = Plugin::load(&folder.path().join("none"), &Environment::default(), timing()).await;
-    assert_eq!(missing.err().unwrap().to_string(), "none: No such file or directory (ENOENT)");
+    let path = folder.path().join("none");
+    let missing = Plugin::load(&path, &Environment::default(), timing()).await;
+    let words = format!("{}: No such file or directory (ENOENT)", path.display());
+    assert_eq!(missing.err().unwrap().to_string(), words);
     let silent = Timing { start: Duration::from_millis(50), ..timing() };
     let path = folder.path().join("silent");
     write_program(&path, "#!/bin/sh\nexec sleep 1000\n");
     assert_eq!(
         Plugin::load(&path, &Environment::default(), silent).await.err().unwrap().to_string(),
         "silent: said nothing within 50ms; expected the first line `greetd-plugin 1 NAME` on stdout, unbuffered"
+    );
+}
+
+#[tokio::test]
+async fn the_check_does_not_wait_for_ever_for_one_that_pushes_and_never_answers() {
+    if !is_there("python3") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pushes = "import os, struct\nos.write(1, b'greetd-plugin 1 pushes\\n')\n\
+                  while True: os.write(1, struct.pack('<IBI', 2, 4, 1) + b'no')\n";
+    let timing = Timing { answer: Duration::from_millis(200), ..timing() };
+    let (path, environment) = (program(folder.path(), pushes), Environment::default());
+    let checked = tokio::time::timeout(PATIENCE, check(&path, &environment, &timing)).await.expect("it ends");
+    assert_eq!(
+        checked.unwrap_err().to_string(),
+        "plugin.py: did not answer the opening of a connection within 200ms; each wants a reply, silent, close or error"
     );
 }
 

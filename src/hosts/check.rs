@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::child::{Child, Exit, Program, why};
 use super::frame::{self, Frame, Type};
@@ -37,7 +37,7 @@ pub struct Checked {
 /// The first thing that is wrong is the error.
 pub async fn check(path: &Path, environment: &Environment, timing: &Timing) -> Result<Checked, PluginError> {
     let failed = |reason: String| PluginError { name: short(path), reason };
-    let kind = Kind::of(path).map_err(|error| failed(named(&error).to_string()))?;
+    let kind = Kind::of(path).map_err(|error| PluginError::of_file(path, &error))?;
     #[cfg(feature = "wasm")]
     if kind == Kind::WebAssembly {
         let bytes = super::wasm::read(path).map_err(failed)?;
@@ -64,6 +64,8 @@ struct Probe {
     input: BytesMut,
     names: Vec<String>,
     patience: Duration,
+    /// When what is owed is late; pushes do not put it off.
+    until: Option<Instant>,
     session: u32,
     /// Those that were closed while an answer was owed.
     left: Vec<u32>,
@@ -82,6 +84,7 @@ impl Probe {
             input: BytesMut::new(),
             names: Vec::new(),
             patience: timing.answer,
+            until: None,
             session: 0,
             left: Vec::new(),
             warnings: Vec::new(),
@@ -249,16 +252,19 @@ impl Probe {
     async fn ends(&mut self) -> Outcome {
         self.stdin = None;
         let ended = async {
-            while self.read().await? > 0 {}
-            Ok::<_, String>(self.child.ended().await)
+            loop {
+                // What was under way for sessions that are over may still come; what is no frame may not.
+                while frame::decode(&mut self.input).map_err(|error| error.to_string())?.is_some() {}
+                if self.read().await? == 0 {
+                    return Ok::<_, String>(self.child.ended().await);
+                }
+            }
         };
         let late = || format!("did not end within {ENDING:?} after its stdin did");
         match timeout(ENDING, ended).await.map_err(|_| late())?? {
             Exit::Status(0) | Exit::Unknown => {}
             exit => self.warnings.push(format!("{exit} when its stdin ended; 0 is expected")),
         }
-        // What was under way for sessions that are over may still come; what is no frame may not.
-        while frame::decode(&mut self.input).map_err(|error| error.to_string())?.is_some() {}
         Ok(())
     }
 
@@ -309,6 +315,9 @@ impl Probe {
                         if matches!(read, Ok(0) | Err(_)) {
                             return Err("closed its stdout".to_owned());
                         }
+                        if self.input.len() > frame::LARGEST {
+                            return Err(format!("wrote {} bytes where it was to read", self.input.len()));
+                        }
                     }
                 }
             }
@@ -325,6 +334,8 @@ impl Probe {
     /// The next frame.
     async fn next(&mut self, asked: &str) -> Outcome<Frame> {
         let patience = self.patience;
+        let until = *self.until.get_or_insert_with(|| Instant::now() + patience);
+        let late = || format!("did not answer {asked} within {patience:?}; each wants a reply, silent, close or error");
         let frame = async {
             loop {
                 match frame::decode(&mut self.input).map_err(|error| error.to_string())? {
@@ -337,10 +348,13 @@ impl Probe {
                 }
             }
         };
-        let frame: Outcome<Frame> = timeout(patience, frame).await.map_err(|_| {
-            format!("did not answer {asked} within {patience:?}; each wants a reply, silent, close or error")
-        })?;
+        let frame: Outcome<Frame> = timeout_at(until, frame).await.map_err(|_| late())?;
         let frame = frame?;
+        if frame.kind != Type::Push as u8 {
+            self.until = None;
+        } else if Instant::now() >= until {
+            return Err(late());
+        }
         match frame.kind {
             kind if kind == Type::Error as u8 => {
                 Err(format!("answered {asked} with an error: {}", Escaped::new(&frame.payload)))
