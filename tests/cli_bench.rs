@@ -277,6 +277,24 @@ fn replies_that_are_not_as_expected_are_wrong_and_no_latencies() {
     assert_eq!(count(&report, "answered"), 40);
 }
 
+#[test]
+fn who_takes_a_late_greeting_for_a_reply_is_told_to_wait_longer_for_it() {
+    let endpoint = each(|mut connection| {
+        // It greets when it is asked: whoever does not wait for that has asked by then.
+        let mut request = [0; 17];
+        let mut answer = b"welcome\n".to_vec();
+        while connection.read_exact(&mut request).is_ok() {
+            answer.extend_from_slice(&request);
+            let line = answer.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            connection.write_all(&answer.drain(..line).collect::<Vec<u8>>()).unwrap();
+        }
+    });
+    let ran = greetd(&["bench", &endpoint, "-f", "lines", "-c", "2", "-n", "10", "--greeting", "10ms"]);
+    assert_eq!(ran.code, 18, "{ran:?}");
+    let words = "a greeting that comes after more than 10ms counts as a reply: wait longer with --greeting";
+    assert!(ran.stderr.contains(words), "{ran:?}");
+}
+
 /// A UDP server that loses the first of ten datagrams, doubles the second, and answers the third after the fourth.
 fn unreliable() -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

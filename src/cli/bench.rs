@@ -289,7 +289,13 @@ fn verdict(report: &Report, args: &Args, keeps_messages: bool) -> Option<Failure
     let endpoint = &report.settings.endpoint;
     let failure = match worst {
         _ if counts.wrong > 0 => Failure::new(Verdict::Unexpected, format!("no reply of {endpoint} was right"))
-            .with_remedies(["say what is right with --expect, or take anything with --no-check".to_owned()]),
+            .with_remedies([
+                "say what is right with --expect, or take anything with --no-check".to_owned(),
+                format!(
+                    "a greeting that comes after more than {} counts as a reply: wait longer with --greeting",
+                    args.greeting
+                ),
+            ]),
         None if did_nothing && report.errors.is_empty() && report.connecting.count > 0 => return None,
         worst => Failure::new(worst.unwrap_or(Verdict::Timeout), format!("nothing at {endpoint} answered")),
     };

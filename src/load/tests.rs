@@ -369,6 +369,30 @@ async fn a_server_that_says_nothing_first_is_waited_for_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_greeting_that_is_known_to_come_is_no_reply_however_late_it_comes() {
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let greets_later_and_later = handler_fn(move |session| {
+        let late = SECOND / 10 * count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Box::pin(async move {
+            tokio::time::sleep(late).await;
+            session.send(b"welcome").await?;
+            while let Some(message) = session.recv().await? {
+                session.send(&message).await?;
+            }
+            Ok(())
+        })
+    });
+    let load = Load {
+        greeting: SECOND / 20,
+        connections: 16,
+        ..load(Mode::Open { rate: 100.0, precise: false }, Length::Time(2 * SECOND))
+    };
+    let report = measure("memory://later?framing=lines", greets_later_and_later, load).await;
+    assert!(report.counts.answered > 0 && report.errors.is_empty(), "{report:?}");
+    assert_eq!((report.counts.unasked, report.failures()), (0, 0), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn connections_are_counted_and_held() {
     let endpoint = "memory://held?framing=lines";
     let hold = Load { connections: 20, ..load(Mode::Idle, Length::Time(5 * SECOND)) };
