@@ -5,6 +5,10 @@
 //! text. So no compiler is needed but the engine's.
 #![cfg(feature = "wasm")]
 
+#[path = "support/plugins.rs"]
+#[expect(dead_code, reason = "each of the tests of plugins needs a part of it")]
+mod plugins;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,13 +18,10 @@ use greetd::hosts::{Environment, Plugin, PluginError, Reloaded, Timing};
 use greetd::server::Running;
 use greetd::testing::{handler_conforms, handler_conforms_at};
 use greetd::{Endpoint, Registry, Server, Session};
+use plugins::{greets, hears, sample, says, sees_the_end, within};
 
-/// Far longer than anything here takes; what is awaited in vain then fails with words.
+/// Far longer than anything here takes, the compiling of a large guest by an engine without optimisation too.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn sample(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins").join(path)
-}
 
 fn mischief() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests/mischief.wat")).unwrap()
@@ -93,50 +94,9 @@ async fn served(registry: &Registry, handler: &str) -> Served {
     Served::at(registry, "memory://wasm?kind=messages", handler).await
 }
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
-}
-
-async fn says(session: &mut Session, message: &str) {
-    session.send(message.as_bytes()).await.unwrap();
-    session.flush().await.unwrap();
-}
-
-async fn hears(session: &mut Session, message: &str) {
-    let heard = within(message, session.recv()).await.unwrap();
-    let heard = heard.unwrap_or_else(|| panic!("the session ended before {message}"));
-    assert_eq!(String::from_utf8_lossy(&heard), message);
-}
-
 async fn echoes(session: &mut Session, message: &str) {
     says(session, message).await;
     hears(session, message).await;
-}
-
-async fn sees_the_end(session: &mut Session) {
-    assert_eq!(within("the end", session.recv()).await.unwrap_or_default(), None);
-}
-
-/// The tutorial's conversation, in both dialects.
-async fn greets(registry: &Registry, endpoint: &str, handler: &str) {
-    let served = Served::at(registry, endpoint, handler).await;
-    let mut session = served.call().await;
-    if session.peer().connected() {
-        hears(&mut session, "welcome").await;
-        for name in ["Genji", "Hanzo", "Mcree"] {
-            says(&mut session, name).await;
-            hears(&mut session, &format!("Hello {name}")).await;
-        }
-        says(&mut session, "exit").await;
-        sees_the_end(&mut session).await;
-    } else {
-        for name in ["Genji", "Hanzo", "Mcree"] {
-            says(&mut session, name).await;
-            hears(&mut session, &format!("Hello,{name}")).await;
-        }
-    }
-    drop(session);
-    assert_eq!(served.running.drain(PATIENCE).await.cut, 0, "nothing is left to be cut");
 }
 
 /// The C sample, and whatever samples were built where `GREETD_WASM_SAMPLES` says.
