@@ -105,7 +105,6 @@ impl Inbound {
 
 impl Session {
     /// A session over an open link; bytes need a framing, messages need none.
-    ///
     pub fn new(opened: Opened, framing: Option<Arc<dyn Framing>>) -> Result<Self> {
         match (opened.link, framing) {
             (Link::Bytes(io), Some(framing)) => {

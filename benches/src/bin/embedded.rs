@@ -1,7 +1,7 @@
 //! greetd as a library, with a session for each peer: what the handlers that ship do not need, and what the suite
 //! holds against the shared session.
 //!
-//!     per_peer udp://127.0.0.1:0
+//!     embedded [ENDPOINT [HANDLER]]      udp://127.0.0.1:0 and per-peer, where they are not given
 
 use greetd::registry::{Item, NoOptions};
 use greetd::{Conversation, Registry, Server, Session, handler_fn};
