@@ -41,6 +41,7 @@ static uint64_t cpu_ns(int pid) {
     DIR *tasks = pid ? opendir(path) : NULL;
     uint64_t sum = 0;
     for (struct dirent *task; tasks && (task = readdir(tasks));) {
+        if (task->d_name[0] == '.') continue; /* `..` is the process, whose figure is its first thread's once more */
         char name[512];
         snprintf(name, sizeof name, "%s/%s/schedstat", path, task->d_name);
         FILE *file = fopen(name, "r");
