@@ -4,7 +4,7 @@
 #[expect(dead_code, reason = "each of the tests of the command line needs a part of it")]
 mod command;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -27,20 +27,24 @@ fn greeted(address: SocketAddr) -> TcpStream {
     client
 }
 
-/// The sets of descriptors that each epoll instance of the daemon watches: one a worker (proc(5), fdinfo).
+/// The sets of descriptors that each epoll instance of the daemon watches (proc(5), fdinfo): two a worker, the reactor's and
+/// beneath it that of the connections. The one beneath is no connection.
 fn watched(daemon: &Daemon) -> BTreeSet<BTreeSet<u32>> {
-    let mut sets = BTreeSet::new();
+    let mut sets = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid())).unwrap() {
+        let entry = entry.unwrap();
+        let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
         // A descriptor may be closed meanwhile.
-        let text = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
         let targets =
             text.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok());
         let set: BTreeSet<u32> = targets.collect();
         if !set.is_empty() {
-            sets.insert(set);
+            sets.insert(number, set);
         }
     }
-    sets
+    let instances: BTreeSet<u32> = sets.keys().copied().collect();
+    sets.into_values().map(|set| &set - &instances).collect()
 }
 
 #[test]

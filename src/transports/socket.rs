@@ -14,9 +14,10 @@ pub mod links;
 mod listen;
 pub mod names;
 mod packets;
-mod prompt;
 mod reactor;
 mod resolve;
+mod selector;
+mod stream;
 pub mod unix;
 
 use std::fmt;

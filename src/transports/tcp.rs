@@ -1,6 +1,6 @@
 //! TCP: a stream of bytes between two addresses; RFC 9293, tcp(7).
 //!
-//! An accepted connection costs one system call for the accept and one to join the reactor; its options are inherited
+//! An accepted connection costs one system call for the accept and one to be watched; its options are inherited
 //! from the listening socket, and its own address is asked for only where the listener has several.
 
 use std::io;
@@ -10,11 +10,10 @@ use std::os::fd::OwnedFd;
 use async_trait::async_trait;
 use rustix::io::Errno;
 use socket2::{SockRef, Socket, Type};
-use tokio::net::TcpSocket;
 
 use super::socket::{self, Bound, FailedStep, SocketAcceptor, SocketOptions, links, names};
 use crate::endpoint::Endpoint;
-use crate::link::{Capabilities, Link};
+use crate::link::Capabilities;
 use crate::options::OptionDoc;
 use crate::transport::{Attempt, BindError, ConnectError, Dialled, Listener, Transport};
 
@@ -84,7 +83,7 @@ impl Tcp {
                 SockRef::from(&socket).set_tcp_nodelay(nodelay)?;
             }
             let local = known_local.clone().map_or_else(|| names::local(&socket), Ok)?;
-            Ok(Dialled::new(links::tcp(socket)?, local, remote))
+            Ok(Dialled::new(links::bytes(socket)?, local, remote))
         };
         SocketAcceptor::new(socket, open)
     }
@@ -100,14 +99,13 @@ impl Tcp {
         let socket = self.options.unconnected(remote, Type::STREAM)?;
         self.set_nodelay(&socket)?;
         let called = async {
-            let stream = TcpSocket::from_std_stream(socket.into()).connect(remote).await?;
-            let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-            if local == remote {
+            let dialled = links::call(socket.into(), remote).await?;
+            if dialled.local == dialled.remote {
                 // With nobody listening, the kernel may choose the very port that is called for the caller, and the
                 // connection meets itself (simultaneous open; RFC 9293, 3.5).
                 return Err(Errno::CONNREFUSED.into());
             }
-            Ok(Dialled::new(Link::Bytes(Box::new(stream)), local.into(), remote.into()))
+            Ok(dialled)
         };
         called.await.map_err(|error: io::Error| FailedStep::new(format!("connect({remote})"), error))
     }
@@ -120,6 +118,7 @@ impl Tcp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Link;
     use crate::transport::Acceptor;
     use crate::transports::socket::DEFAULT_BACKLOG;
     use crate::verdict::Verdict;

@@ -1,26 +1,28 @@
 //! Connected sockets as links. They must not block, and the functions must be called within a tokio runtime.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 
+use super::names;
 use super::packets::PacketStream;
-use super::prompt::PromptStream;
+use super::stream::SocketStream;
 use crate::link::Link;
+use crate::transport::Dialled;
 
-/// A TCP connection, of either family.
-pub fn tcp(socket: OwnedFd) -> io::Result<Link> {
-    let stream = tokio::net::TcpStream::from_std(std::net::TcpStream::from(socket))?;
-    Ok(Link::Bytes(Box::new(PromptStream::new(stream))))
-}
-
-/// A Unix stream.
-pub fn unix(socket: OwnedFd) -> io::Result<Link> {
-    let stream = tokio::net::UnixStream::from_std(UnixStream::from(socket))?;
-    Ok(Link::Bytes(Box::new(PromptStream::new(stream))))
+/// A stream of bytes: a TCP connection, of either family, or a Unix stream.
+pub fn bytes(socket: OwnedFd) -> io::Result<Link> {
+    Ok(Link::Bytes(Box::new(SocketStream::new(socket)?)))
 }
 
 /// A socket that keeps the boundaries of its messages.
 pub fn packets(socket: OwnedFd) -> io::Result<Link> {
     Ok(Link::Messages(Box::new(PacketStream::new(socket)?)))
+}
+
+/// Connects a stream of bytes.
+pub async fn call(socket: OwnedFd, remote: SocketAddr) -> io::Result<Dialled> {
+    let stream = SocketStream::connect(socket, remote).await?;
+    let (local, remote) = (names::local(&stream)?, names::remote(&stream)?);
+    Ok(Dialled::new(Link::Bytes(Box::new(stream)), local, remote))
 }
