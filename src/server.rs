@@ -31,6 +31,7 @@ mod accept;
 mod busy;
 mod connection;
 mod conversation;
+mod crew;
 mod datagrams;
 mod errno;
 mod guard;
@@ -99,8 +100,10 @@ impl Server {
         self
     }
 
-    /// Runtimes to spread connections over, in turn. Each connection stays on one of them, so no message ever crosses
-    /// threads. A datagram socket stays with the runtime that bound it, as does everything where there are no workers.
+    /// Runtimes to spread connections over, in turn; without them the one that the server starts on has all. A
+    /// connection stays where it began: on a runtime of one thread all share one task, which costs the least and crosses
+    /// no thread; on any other each has its own, which may move to a thread that is free. A datagram socket stays with the
+    /// runtime that bound it.
     #[must_use]
     pub fn workers(mut self, workers: Vec<Handle>) -> Self {
         self.workers = workers;
@@ -127,22 +130,16 @@ impl Server {
             let listener = service.transport.bind(&service.endpoint).await?;
             listeners.push((service, listener));
         }
-        let hub = Arc::new(Hub::new(observer, self.max_sessions, self.workers));
-        let listeners = listeners
-            .into_iter()
-            .map(|(service, listener)| {
-                let local = listener.local();
-                (Arc::new(Listening::new(service, local, hub.clone())), listener)
-            })
-            .collect();
-        Ok(Bound { hub, listeners, counters })
+        Ok(Bound { listeners, max_sessions: self.max_sessions, workers: self.workers, observer, counters })
     }
 }
 
 /// Open listeners that do not accept yet.
 pub struct Bound {
-    hub: Arc<Hub>,
-    listeners: Vec<(Arc<Listening>, Listener)>,
+    listeners: Vec<(Service, Listener)>,
+    max_sessions: usize,
+    workers: Vec<Handle>,
+    observer: Arc<dyn Observer>,
     counters: Arc<Counters>,
 }
 
@@ -167,10 +164,10 @@ impl std::fmt::Display for BoundListener {
 impl Bound {
     /// The listeners, in the order in which their services were added.
     pub fn listeners(&self) -> Vec<BoundListener> {
-        let described = |(listening, _): &(Arc<Listening>, Listener)| BoundListener {
-            scheme: listening.service.route.scheme.clone(),
-            address: listening.local.clone(),
-            handler: listening.service.handler_name.clone(),
+        let described = |(service, listener): &(Service, Listener)| BoundListener {
+            scheme: service.route.scheme.clone(),
+            address: listener.local(),
+            handler: service.handler_name.clone(),
         };
         self.listeners.iter().map(described).collect()
     }
@@ -180,13 +177,15 @@ impl Bound {
     /// # Panics
     /// When it is called outside of a tokio runtime.
     pub fn start(self) -> Running {
+        let runtimes = if self.workers.is_empty() { vec![Handle::current()] } else { self.workers };
+        let hub = Arc::new(Hub::new(self.observer, self.max_sessions, &runtimes));
         let own = Arc::new(OwnListeners::default());
         // Only those that datagrams come from: a port of a listener for connections may well be a client's.
-        let responds = |listener: &Listener| matches!(listener, Listener::Datagrams(_));
-        let responders = self.listeners.iter().filter(|(_, listener)| responds(listener));
-        own.replace(responders.map(|(listening, _)| listening.local.clone()));
+        let responders = self.listeners.iter().filter(|(_, listener)| matches!(listener, Listener::Datagrams(_)));
+        own.replace(responders.map(|(_, listener)| listener.local()));
         let mut tasks = JoinSet::new();
-        for (listening, listener) in self.listeners {
+        for (service, listener) in self.listeners {
+            let listening = Arc::new(Listening::new(service, listener.local(), hub.clone()));
             listening
                 .observe(&Event::Listening { listener: &listening.name, handler: &listening.service.handler_name });
             match listener {
@@ -198,7 +197,7 @@ impl Bound {
                 }
             }
         }
-        Running { hub: self.hub, tasks, counters: self.counters, report: Report::default() }
+        Running { hub, tasks, counters: self.counters, report: Report::default() }
     }
 }
 

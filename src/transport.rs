@@ -7,7 +7,7 @@
 //!
 //! # Two steps to a connection
 //! [`Acceptor::poll_accept`] never waits for the peer: it yields an [`Incoming`], which the engine finishes with
-//! [`Incoming::open`] in the session's own task, under its clock and holding its permit. A slow handshake therefore
+//! [`Incoming::open`] in the session's own turns, under its clock and holding its permit. A slow handshake therefore
 //! delays nobody else.
 //!
 //! # Writing one
@@ -100,7 +100,7 @@ pub trait Incoming: Send {
     /// Who calls, as far as it is known before opening: limits are held against it.
     fn remote(&self) -> &Address;
 
-    /// Makes the link, in the session's own task.
+    /// Makes the link, in the session's own turns.
     async fn open(self: Box<Self>) -> io::Result<Dialled>;
 }
 

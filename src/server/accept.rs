@@ -1,6 +1,6 @@
-//! The accept loop of one listener: a permit, then a connection, then a task of its own for it.
+//! The accept loop of one listener: a permit, then a connection, then a worker for it.
 //!
-//! Nothing a peer does makes it wait: handshakes run in the session's task. No error ends it for good either:
+//! Nothing a peer does makes it wait: handshakes are the session's own affair. No error ends it for good either:
 //! 1. An error that concerns one connection is skipped.
 //! 2. When descriptors or memory are exhausted it waits, 5 ms doubling to 1 s or until a session ends, and closes one
 //!    connection a round with the help of a spare descriptor, so that peers see a close rather than silence.
@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
-use super::connection;
+use super::connection::Arrival;
 use super::errno;
 use super::listening::Listening;
 use crate::event::{AcceptFault, Event, Refusal};
@@ -113,11 +113,7 @@ impl Accepting {
         if !permit.admit_source(incoming.remote()) {
             return self.refuse(incoming, Refusal::MaxSessionsPerIp);
         }
-        let session = connection::run(self.listening.clone(), incoming, permit);
-        match self.listening.hub.worker() {
-            Some(worker) => worker.spawn(session),
-            None => tokio::spawn(session),
-        };
+        self.listening.hub.begin(Arrival { listening: self.listening.clone(), incoming, permit });
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "dropping it closes the connection")]

@@ -1,4 +1,4 @@
-//! One connection, from its opening to its close, in a task of its own.
+//! One connection, from its opening to its close.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -23,17 +23,21 @@ use crate::limits::Limits;
 use crate::session::Session;
 use crate::transport::{Dialled, Incoming};
 
+/// A connection that was accepted and may have a session.
+pub(super) struct Arrival {
+    pub(super) listening: Arc<Listening>,
+    pub(super) incoming: Box<dyn Incoming>,
+    pub(super) permit: Permit,
+}
+
 /// Opens the connection, runs the handler and closes. The permit is held until the end.
 ///
 /// An idle connection is this future and little else. So what is rare (a layer's handshake, a peer that does not read,
 /// a span) is boxed and makes no room for itself here; and what is done at once, as opening and closing nearly always
 /// are, costs neither the box nor a timer.
 #[expect(clippy::manual_async_fn, reason = "an async fn would keep each argument twice, for as long as it runs")]
-pub(super) fn run(
-    listening: Arc<Listening>,
-    incoming: Box<dyn Incoming>,
-    permit: Permit,
-) -> impl Future<Output = ()> + Send {
+pub(super) fn run(arrival: Arrival) -> impl Future<Output = ()> + Send {
+    let Arrival { listening, incoming, permit } = arrival;
     async move {
         let begun = Instant::now();
         let Some(session) = begin(&listening, incoming).await else { return };

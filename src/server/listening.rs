@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, Semaphore};
 
 use super::Report;
+use super::connection::{self, Arrival};
+use super::crew::Crew;
 use super::permits::Permits;
 use super::shutdown::Shutdown;
 use crate::address::Address;
@@ -22,34 +24,58 @@ pub(super) struct Hub {
     pub(super) sessions: Arc<Semaphore>,
     /// Told whenever a session ends: whoever waits for a descriptor tries again.
     pub(super) session_ended: Notify,
-    workers: Vec<Handle>,
+    workers: Vec<Worker>,
     next_worker: AtomicUsize,
     next_session: AtomicU64,
 }
 
 impl Hub {
-    pub(super) fn new(observer: Arc<dyn Observer>, max_sessions: usize, workers: Vec<Handle>) -> Self {
+    /// Sessions are spread over those runtimes, of which there is one at least.
+    pub(super) fn new(observer: Arc<dyn Observer>, max_sessions: usize, runtimes: &[Handle]) -> Self {
         Hub {
             shutdown: Shutdown::default(),
             observer,
             sessions: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
             session_ended: Notify::new(),
-            workers,
+            workers: runtimes.iter().map(Worker::new).collect(),
             next_worker: AtomicUsize::new(0),
             next_session: AtomicU64::new(1),
         }
     }
 
-    /// The runtime that the next session is given to, in turn. A session stays where it began.
-    pub(super) fn worker(&self) -> Option<&Handle> {
-        match self.workers.len() {
-            0 => None,
-            count => self.workers.get(self.next_worker.fetch_add(1, Ordering::Relaxed) % count),
-        }
+    /// Gives a session to the worker whose turn it is. It stays where it began.
+    pub(super) fn begin(&self, arrival: Arrival) {
+        let turn = self.next_worker.fetch_add(1, Ordering::Relaxed);
+        self.workers[turn % self.workers.len()].begin(arrival);
     }
 
     pub(super) fn session_number(&self) -> u64 {
         self.next_session.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A runtime that runs sessions: one of one thread all in one task; any other each in its own, so that they can move to
+/// whichever thread is free.
+enum Worker {
+    Crew(Crew),
+    Tasks(Handle),
+}
+
+impl Worker {
+    fn new(runtime: &Handle) -> Self {
+        match runtime.runtime_flavor() {
+            RuntimeFlavor::CurrentThread => Worker::Crew(Crew::start(runtime)),
+            _ => Worker::Tasks(runtime.clone()),
+        }
+    }
+
+    fn begin(&self, arrival: Arrival) {
+        match self {
+            Worker::Crew(crew) => crew.begin(arrival),
+            Worker::Tasks(runtime) => {
+                runtime.spawn(connection::run(arrival));
+            }
+        }
     }
 }
 

@@ -2,5 +2,6 @@
 
 mod accepting;
 mod conversations;
+mod crews;
 mod datagrams;
 mod scripted;

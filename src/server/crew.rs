@@ -1,0 +1,214 @@
+//! The sessions of a runtime of one thread: a crew, all of it within one task.
+//!
+//! A task for each session would cost an idle connection the runtime's own record of it, and each message a way through
+//! the runtime's scheduler. Here a wake lays a session's place into a queue, and the crew's task runs whoever is in it.
+//!
+//! # Whose turn is it?
+//! That of whoever was woken first. The runtime gives a task a budget for one turn, which all sessions of a crew share.
+//! When one of them has used it up, the crew stops there and then: those behind it keep their order, the reactor and the
+//! other tasks have a turn, and it goes on with a new budget. So a session that never waits holds up the others for no
+//! longer than a task of its own would. That is why this is no `FuturesUnordered`, which goes on to ask all the others
+//! in vain: those that wait could then be passed over for ever.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_util::task::{ArcWake, waker_ref};
+use tokio::runtime::Handle;
+use tokio::task::coop::has_budget_remaining;
+use tokio::task::yield_now;
+
+use super::connection::{self, Arrival};
+
+/// How many sessions run before the reactor has its turn. It is as many as the runtime would run tasks (tokio's
+/// `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
+const AT_ONCE: usize = 61;
+
+/// A crew, to those that bring it sessions. When this is dropped, it ends with its last session.
+pub(super) struct Crew(Arc<Inbox>);
+
+impl Crew {
+    /// A crew without sessions, in a task of that runtime.
+    pub(super) fn start(runtime: &Handle) -> Self {
+        let inbox = Arc::new(Inbox(Mutex::default()));
+        runtime.spawn(Members { inbox: inbox.clone(), places: Vec::new(), free: Vec::new(), woken: VecDeque::new() });
+        Crew(inbox)
+    }
+
+    /// Begins a session in the crew's own thread. If its runtime is no more, the connection is closed.
+    pub(super) fn begin(&self, arrival: Arrival) {
+        let task = {
+            let mut news = self.0.lock();
+            if news.closed {
+                return;
+            }
+            news.arrivals.push(arrival);
+            news.task.take()
+        };
+        task.map(Waker::wake);
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// What reaches a crew from without.
+struct Inbox(Mutex<News>);
+
+#[derive(Default)]
+struct News {
+    arrivals: Vec<Arrival>,
+    /// The places of those that were woken, each at most once.
+    woken: VecDeque<u32>,
+    /// The crew's task, until it was told that there is news.
+    task: Option<Waker>,
+    /// No more sessions come, or none would be run any more.
+    closed: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, News> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        let (task, arrivals) = {
+            let mut news = self.lock();
+            news.closed = true;
+            (news.task.take(), std::mem::take(&mut news.arrivals))
+        };
+        // Neither is let go of under the lock: a connection that is closed tells others.
+        drop(arrivals);
+        task.map(Waker::wake);
+    }
+}
+
+/// Who is woken on behalf of the session in one place. It stays with the place: a wake that comes too late runs whoever
+/// is there by then once in vain.
+struct Bell {
+    inbox: Arc<Inbox>,
+    place: u32,
+    /// Whether it is among the woken already.
+    rung: AtomicBool,
+}
+
+impl ArcWake for Bell {
+    fn wake_by_ref(bell: &Arc<Self>) {
+        if bell.rung.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let task = {
+            let mut news = bell.inbox.lock();
+            news.woken.push_back(bell.place);
+            news.task.take()
+        };
+        task.map(Waker::wake);
+    }
+}
+
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+struct Place {
+    session: Option<Running>,
+    bell: Arc<Bell>,
+}
+
+/// The crew's task.
+struct Members {
+    inbox: Arc<Inbox>,
+    places: Vec<Place>,
+    free: Vec<u32>,
+    /// The places of those whose turn it is, in order.
+    woken: VecDeque<u32>,
+}
+
+impl Future for Members {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut left = AT_ONCE;
+        let mut asked = false;
+        loop {
+            let Some(place) = self.woken.front().copied() else {
+                if asked {
+                    // Who is woken from now on wakes this task.
+                    return Poll::Pending;
+                }
+                asked = true;
+                if self.take_news(cx) {
+                    return Poll::Ready(());
+                }
+                continue;
+            };
+            if left == 0 || !has_budget_remaining() {
+                // This task is woken once the reactor has had its turn.
+                let _ = pin!(yield_now()).poll(cx);
+                return Poll::Pending;
+            }
+            left -= 1;
+            self.woken.pop_front();
+            self.run(place);
+        }
+    }
+}
+
+impl Members {
+    /// Whether all is over.
+    fn take_news(&mut self, cx: &Context<'_>) -> bool {
+        let arrivals = {
+            let mut news = self.inbox.lock();
+            std::mem::swap(&mut self.woken, &mut news.woken);
+            news.task = Some(cx.waker().clone());
+            if news.closed && self.free.len() == self.places.len() {
+                return true;
+            }
+            std::mem::take(&mut news.arrivals)
+        };
+        for arrival in arrivals {
+            let place = self.admit(Box::pin(connection::run(arrival)));
+            self.woken.push_back(place);
+        }
+        false
+    }
+
+    fn admit(&mut self, session: Running) -> u32 {
+        if let Some(place) = self.free.pop() {
+            self.places[place as usize].session = Some(session);
+            return place;
+        }
+        let place = u32::try_from(self.places.len()).expect("a machine holds fewer sessions than that");
+        let bell = Arc::new(Bell { inbox: self.inbox.clone(), place, rung: AtomicBool::new(false) });
+        self.places.push(Place { session: Some(session), bell });
+        place
+    }
+
+    /// Runs the session in that place. A panic ends that one alone, as it would a task.
+    fn run(&mut self, number: u32) {
+        let place = &mut self.places[number as usize];
+        // Before it runs, so that it may be woken anew while it does; and it sees what was done before it was woken.
+        place.bell.rung.swap(false, Ordering::AcqRel);
+        let Some(session) = &mut place.session else { return };
+        let waker = waker_ref(&place.bell);
+        let polled = catch_unwind(AssertUnwindSafe(|| session.as_mut().poll(&mut Context::from_waker(&waker))));
+        if !matches!(polled, Ok(Poll::Pending)) {
+            let ended = place.session.take();
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
+            self.free.push(number);
+        }
+    }
+}
+
+/// The runtime is no more, or all is over.
+impl Drop for Members {
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
+}

@@ -1,0 +1,167 @@
+//! Sessions that share a task: none of them takes the others' turn, and each ends alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio::task::{consume_budget, yield_now};
+
+use super::scripted::{Bench, Client, connections, settle};
+use crate::address::Address;
+use crate::event::{Event, Observer};
+use crate::handler::{Handler, handler_fn, reply_fn};
+use crate::server::Server;
+
+fn echo() -> impl Handler {
+    reply_fn(<[u8]>::to_vec)
+}
+
+/// Answers, until it is told to work, which it then does for ever.
+fn tireless() -> impl Handler {
+    handler_fn(|session| {
+        Box::pin(async move {
+            while let Some(message) = session.recv().await? {
+                session.send(&message).await?;
+                session.flush().await?;
+                while message == "work" {
+                    consume_budget().await;
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+/// The next line, though the runtime is never idle: within that many turns of it.
+async fn line_within(turns: usize, client: &mut Client) -> Option<String> {
+    let turns = async {
+        for _ in 0..turns {
+            yield_now().await;
+        }
+    };
+    tokio::select! {
+        line = client.line() => Some(line),
+        () = turns => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_never_waits_holds_up_no_other() {
+    let bench = connections(tireless()).start().await;
+    let mut clients: Vec<_> = (0..6).map(|_| bench.connect()).collect();
+    settle().await;
+    // Every third works, so that there is one on either side of those that do not.
+    for client in clients.iter_mut().step_by(3) {
+        client.send("work\n").await;
+        assert_eq!(line_within(100, client).await.as_deref(), Some("work"));
+    }
+    for round in 0..100 {
+        for (index, client) in clients.iter_mut().enumerate().filter(|(index, _)| index % 3 != 0) {
+            client.send("x\n").await;
+            assert_eq!(line_within(100, client).await.as_deref(), Some("x"), "client {index} in round {round}");
+        }
+    }
+    // The others of the runtime have their turns too: the accept loop, the timers.
+    let mut late = bench.connect();
+    late.send("x\n").await;
+    assert_eq!(line_within(100, &mut late).await.as_deref(), Some("x"));
+    let cut = bench.running.drain_until(Duration::from_secs(30), async {
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+    });
+    assert_eq!(cut.await.cut, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_of_more_sessions_than_run_at_once_are_answered() {
+    let bench = connections(echo()).start().await;
+    let mut clients: Vec<_> = (0..500).map(|_| bench.connect()).collect();
+    for round in 0..3 {
+        for client in &mut clients {
+            client.send(&format!("{round}\n")).await;
+        }
+        for client in &mut clients {
+            assert_eq!(client.line().await, round.to_string());
+        }
+    }
+}
+
+/// Fails at the beginning of a session with one whose name says so: that is no handler's panic.
+struct Touchy;
+
+impl Observer for Touchy {
+    fn observe(&self, event: &Event<'_>) {
+        if let Event::SessionOpened { remote, .. } = event {
+            assert!(**remote != Address::named("unwanted"), "it is unwanted");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_outside_the_handler_ends_its_own_session_alone_and_gives_the_permit_back() {
+    let server = Server::new().observer(Arc::new(Touchy));
+    let bench = Bench::serve(server, connections(echo()).limits("max-sessions=2")).await;
+    let mut other = bench.connect();
+    for round in 1..=3 {
+        assert_eq!(bench.connect_from("unwanted").rest().await, "");
+        other.send("and you?\n").await;
+        assert_eq!(other.line().await, "and you?");
+        assert_eq!(bench.counters().get("session.closed", "panicked"), round);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_a_server_that_has_drained_or_was_dropped() {
+    let alive = || Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    for drains in [true, false] {
+        let bench = connections(echo()).start().await;
+        let mut client = bench.connect();
+        client.send("x\n").await;
+        assert_eq!(client.line().await, "x");
+        assert!(alive() > before);
+        if drains {
+            let (drained, rest) = tokio::join!(bench.running.drain(Duration::from_secs(30)), async {
+                let rest = client.rest().await;
+                drop(client);
+                rest
+            });
+            assert_eq!((drained.finished, drained.cut, rest.as_str()), (1, 0, ""));
+        } else {
+            drop(bench);
+            assert_eq!(client.rest().await, "");
+        }
+        settle().await;
+        assert_eq!(alive(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_goes_closes_its_connections_and_says_so() {
+    let worker = Builder::new_current_thread().enable_all().build().unwrap();
+    let server = Server::new().workers(vec![worker.handle().clone()]);
+    let bench = Bench::serve(server, connections(echo())).await;
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::spawn(move || {
+        let _: Result<(), _> = worker.block_on(stopped);
+        worker
+    });
+    let mut served = bench.connect();
+    served.send("x\n").await;
+    assert_eq!(served.line().await, "x");
+    stop.send(()).unwrap();
+    let worker = thread.join().unwrap();
+    // One that the worker has not begun yet goes with it as well, and so does one that comes after it.
+    let mut waiting = bench.connect();
+    yield_now().await;
+    worker.shutdown_background();
+    let mut late = bench.connect();
+    for client in [&mut served, &mut waiting, &mut late] {
+        assert_eq!(client.rest().await, "");
+    }
+    assert_eq!(bench.counters().get("session.closed", "cut"), 1);
+    let drained = bench.running.drain(Duration::from_secs(30)).await;
+    assert_eq!((drained.finished, drained.cut), (0, 1));
+}
