@@ -36,6 +36,7 @@ mod datagrams;
 mod errno;
 mod guard;
 mod listening;
+mod moment;
 mod outbox;
 mod peers;
 mod permits;
@@ -43,6 +44,7 @@ mod port;
 mod shutdown;
 #[cfg(test)]
 mod tests;
+mod watchman;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,8 +179,7 @@ impl Bound {
     /// # Panics
     /// When it is called outside of a tokio runtime.
     pub fn start(self) -> Running {
-        let runtimes = if self.workers.is_empty() { vec![Handle::current()] } else { self.workers };
-        let hub = Arc::new(Hub::new(self.observer, self.max_sessions, &runtimes));
+        let hub = Arc::new(Hub::new(self.observer, self.max_sessions, &self.workers));
         let own = Arc::new(OwnListeners::default());
         // Only those that datagrams come from: a port of a listener for connections may well be a client's.
         let responders = self.listeners.iter().filter(|(_, listener)| matches!(listener, Listener::Datagrams(_)));

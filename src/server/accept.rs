@@ -17,7 +17,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
-use super::connection::Arrival;
 use super::errno;
 use super::listening::Listening;
 use crate::event::{AcceptFault, Event, Refusal};
@@ -26,7 +25,7 @@ use crate::transport::{Acceptor, Incoming, Listener};
 
 use super::Report;
 use super::permits::Permit;
-use super::shutdown::Phase;
+use super::watchman::Phase;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -113,7 +112,7 @@ impl Accepting {
         if !permit.admit_source(incoming.remote()) {
             return self.refuse(incoming, Refusal::MaxSessionsPerIp);
         }
-        self.listening.hub.begin(Arrival { listening: self.listening.clone(), incoming, permit });
+        self.listening.hub.begin(self.listening.clone(), incoming, permit);
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "dropping it closes the connection")]

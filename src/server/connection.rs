@@ -8,12 +8,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::Either;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::Instrument;
 use tracing::instrument::Instrumented;
 
 use super::conversation::{Conversing, Ending, converse};
 use super::listening::Listening;
+use super::moment::Moment;
 use super::permits::Permit;
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -28,6 +29,8 @@ pub(super) struct Arrival {
     pub(super) listening: Arc<Listening>,
     pub(super) incoming: Box<dyn Incoming>,
     pub(super) permit: Permit,
+    /// That of the runtime that it is given to.
+    pub(super) watchman: u32,
 }
 
 /// Opens the connection, runs the handler and closes. The permit is held until the end.
@@ -35,13 +38,14 @@ pub(super) struct Arrival {
 /// An idle connection is this future and little else. So what is rare (a layer's handshake, a peer that does not read,
 /// a span) is boxed and makes no room for itself here; and what is done at once, as opening and closing nearly always
 /// are, costs neither the box nor a timer.
-#[expect(clippy::manual_async_fn, reason = "an async fn would keep each argument twice, for as long as it runs")]
+///
+/// It is no `async fn`, which would keep each argument twice, for as long as it runs.
 pub(super) fn run(arrival: Arrival) -> impl Future<Output = ()> + Send {
-    let Arrival { listening, incoming, permit } = arrival;
+    let Arrival { listening, incoming, permit, watchman } = arrival;
     async move {
-        let begun = Instant::now();
+        let begun = listening.hub.now();
         let Some(session) = begin(&listening, incoming).await else { return };
-        let mut record = Record::begin(listening, session, begun);
+        let mut record = Record::begin(listening, session, begun, watchman);
         let ending = record.converse_in_span().await;
         let cut_short = record.close(ending.orderly).await;
         let listening = record.end(&cut_short.map_or(ending, Ending::cut));
@@ -55,19 +59,16 @@ pub(super) fn run(arrival: Arrival) -> impl Future<Output = ()> + Send {
 async fn begin(listening: &Listening, incoming: Box<dyn Incoming>) -> Option<Session> {
     let remote = incoming.remote().clone();
     let mut opening = incoming.open();
-    let at_once = poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await;
-    let opened = match at_once {
-        Poll::Ready(Ok(dialled)) if listening.service.layers.is_empty() => listening.service.bare(dialled).into(),
-        Poll::Ready(dialled) => Box::pin(open(listening, async { dialled })).await,
-        Poll::Pending => Box::pin(open(listening, opening)).await,
-    };
-    match opened {
-        Opening::Done(session) => Some(session),
-        failed => {
-            failed.tell(listening, &remote);
-            None
-        }
-    }
+    // What is opened at once is never kept while something is awaited: there would have to be room for it.
+    let later: Pin<Box<dyn Future<Output = Opening> + Send + '_>> =
+        match poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await {
+            Poll::Ready(Ok(dialled)) if listening.service.layers.is_empty() => {
+                return Opening::from(listening.service.bare(dialled)).session(listening, &remote);
+            }
+            Poll::Ready(dialled) => Box::pin(open(listening, std::future::ready(dialled))),
+            Poll::Pending => Box::pin(open(listening, opening)),
+        };
+    later.await.session(listening, &remote)
 }
 
 /// What became of a connection's link and layers.
@@ -85,16 +86,20 @@ impl From<Result<Session>> for Opening {
 }
 
 impl Opening {
-    /// What fails here is counted and is no session.
-    fn tell(self, listening: &Listening, remote: &Address) {
+    /// The session; of one that is none it is told why.
+    fn session(self, listening: &Listening, remote: &Address) -> Option<Session> {
         let (reason, error) = match self {
-            Opening::Done(_) => return,
-            Opening::Cut => return listening.count(CloseReason::Cut),
+            Opening::Done(session) => return Some(session),
+            Opening::Cut => {
+                listening.count(CloseReason::Cut);
+                return None;
+            }
             Opening::Failed(error) => (Refusal::HandshakeFailed, Some(error)),
             Opening::TookTooLong => (Refusal::HandshakeTimeout, None),
         };
         let error = error.as_ref().map(|error: &Error| error as &dyn crate::event::ErrorText);
         listening.observe(&Event::ConnectionRefused { listener: &listening.name, remote, reason, error });
+        None
     }
 }
 
@@ -112,7 +117,7 @@ async fn open(listening: &Listening, link: impl Future<Output = io::Result<Diall
 /// for the peer to close as well, unless the server drains: who has nothing to say any more holds up nobody's end.
 ///
 /// Says why the peer was not given all that it was owed, where it was not.
-async fn close(listening: &Listening, session: &mut Session, begun: Instant) -> Option<CloseReason> {
+async fn close(listening: &Listening, session: &mut Session, begun: Moment) -> Option<CloseReason> {
     let limits = &listening.service.limits;
     let limit = limits.write_timeout;
     let written = unless_cut(listening, async {
@@ -120,7 +125,7 @@ async fn close(listening: &Listening, session: &mut Session, begun: Instant) -> 
             if !session.wire().lock().take_progress() {
                 return Some(CloseReason::WriteTimeout);
             }
-            if limits.total_timeout.is_some_and(|total| begun.elapsed() >= total) {
+            if limits.total_timeout.is_some_and(|total| listening.hub.now() >= begun.after(total)) {
                 return Some(CloseReason::TotalTimeout);
             }
         }
@@ -163,13 +168,17 @@ pub(super) struct Record {
     listening: Arc<Listening>,
     session: Session,
     number: u64,
-    /// When it began; none once its end was told.
-    begun: Option<Instant>,
+    begun: Moment,
+    /// Whether its end was told.
+    over: bool,
+    /// Who keeps its clocks.
+    watchman: u32,
 }
 
 impl Record {
-    pub(super) fn begin(listening: Arc<Listening>, session: Session, begun: Instant) -> Self {
-        let record = Record { number: listening.hub.session_number(), listening, session, begun: Some(begun) };
+    pub(super) fn begin(listening: Arc<Listening>, session: Session, begun: Moment, watchman: u32) -> Self {
+        let number = listening.hub.session_number();
+        let record = Record { number, listening, session, begun, over: false, watchman };
         record.listening.observe(&Event::SessionOpened {
             session: record.number,
             listener: &record.listening.name,
@@ -183,10 +192,6 @@ impl Record {
         self.number
     }
 
-    fn begun(&self) -> Instant {
-        self.begun.unwrap_or_else(Instant::now)
-    }
-
     /// What the handler logs carries the session's number. Like the session's own events it is for debugging, and it
     /// costs nothing where that is not logged.
     pub(super) fn span(&self) -> tracing::Span {
@@ -196,16 +201,16 @@ impl Record {
 
     /// Runs the listener's handler over the session.
     fn converse(&mut self) -> Conversing<'_> {
-        let service = &self.listening.service;
-        let shutdown = &self.listening.hub.shutdown;
-        let begun = self.begun();
-        converse(&*service.handler, &mut self.session, &service.limits, shutdown, begun)
+        let Listening { service, hub, .. } = &*self.listening;
+        let watchman = hub.shutdown.watchman(self.watchman);
+        converse(&*service.handler, &mut self.session, &service.limits, watchman, self.begun)
     }
 
     /// The same under limits that are not the listener's.
     pub(super) fn converse_under<'a>(&'a mut self, limits: &'a Limits) -> Conversing<'a> {
-        let (begun, handler) = (self.begun(), &*self.listening.service.handler);
-        converse(handler, &mut self.session, limits, &self.listening.hub.shutdown, begun)
+        let Listening { service, hub, .. } = &*self.listening;
+        let watchman = hub.shutdown.watchman(self.watchman);
+        converse(&*service.handler, &mut self.session, limits, watchman, self.begun)
     }
 
     /// [`converse`](Self::converse), in the session's span where there is one; without it the span has no room here.
@@ -231,8 +236,7 @@ impl Record {
         if !orderly || poll_fn(|cx| Poll::Ready(wire.lock().closes_at_once(closing_tells, cx))).await {
             return None;
         }
-        let begun = self.begun();
-        Box::pin(close(&self.listening, &mut self.session, begun)).await
+        Box::pin(close(&self.listening, &mut self.session, self.begun)).await
     }
 
     /// Closes the link, and tells of the end.
@@ -243,8 +247,8 @@ impl Record {
     }
 
     fn tell(&mut self, reason: CloseReason, error: Option<&str>) {
-        let lasted = self.begun().elapsed();
-        self.begun = None;
+        self.over = true;
+        let lasted = self.listening.hub.now().since(self.begun);
         self.listening.count(reason);
         let totals = self.session.totals();
         self.listening.observe(&Event::SessionClosed {
@@ -269,7 +273,7 @@ impl Record {
 /// The task was dropped, or panicked outside the handler.
 impl Drop for Record {
     fn drop(&mut self) {
-        if self.begun.is_some() {
+        if !self.over {
             let reason = if std::thread::panicking() { CloseReason::Panicked } else { CloseReason::Cut };
             self.tell(reason, None);
         }

@@ -1,20 +1,17 @@
 //! Runs one handler over one session: the clocks, the drain, a panic, and the write when the handler waits.
 //!
 //! The same code serves connections and the peers of a datagram socket. Nothing here is touched per message but one
-//! lock, taken when the handler waits: deadlines are recorded, and one armed timer checks them when it fires.
+//! lock, taken when the handler waits: deadlines are recorded, and checked when the watchman wakes the session for one.
 
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use pin_project_lite::pin_project;
-use tokio::task::coop::unconstrained;
-use tokio::time::{Instant, Sleep, sleep_until};
-
 use super::busy;
-use super::shutdown::{Phase, Shutdown, Watch};
+use super::moment::Moment;
+use super::watchman::{Phase, Watch, Watchman};
 use crate::error::Error;
 use crate::event::CloseReason;
 use crate::handler::{Conversation, Handler};
@@ -55,33 +52,27 @@ pub(super) fn converse<'a>(
     handler: &'a dyn Handler,
     session: &'a mut Session,
     limits: &'a Limits,
-    shutdown: &'a Shutdown,
-    opened: Instant,
+    watchman: &'a Watchman,
+    begun: Moment,
 ) -> Conversing<'a> {
-    let clocks = Clocks::new(limits, opened, session.peer().connected());
     Conversing {
-        watch: shutdown.watch(),
+        watch: watchman.watch(),
         wire: session.wire().clone(),
-        timer: sleep_until(clocks.first()),
-        clocks,
+        clocks: Clocks::new(limits, begun, session.peer().connected()),
         conversation: Contained(Some(handler.serve(session))),
         turn: None,
     }
 }
 
-pin_project! {
-    /// A conversation under its clocks. It is most of what an idle connection costs, so it is written out: an async
-    /// block would hold places for what it has at hand only while it is run.
-    pub(super) struct Conversing<'a> {
-        conversation: Contained<'a>,
-        wire: WireRef,
-        watch: Watch<'a>,
-        clocks: Clocks<'a>,
-        #[pin]
-        timer: Sleep,
-        // The turn that the reactor has before a drain ends the session.
-        turn: Option<Box<Turn>>,
-    }
+/// A conversation under its clocks. It is much of what an idle connection costs, so it is written out: an async block
+/// would hold places for what it has at hand only while it is run.
+pub(super) struct Conversing<'a> {
+    conversation: Contained<'a>,
+    wire: WireRef,
+    watch: Watch<'a>,
+    clocks: Clocks<'a>,
+    /// The turn that the reactor has before a drain ends the session.
+    turn: Option<Box<Turn>>,
 }
 
 type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -91,7 +82,7 @@ impl Future for Conversing<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
         busy::note_run();
-        let mut this = self.project();
+        let this = self.get_mut();
         match this.watch.phase(cx) {
             Phase::Running => {}
             Phase::Cutting => return Poll::Ready(Ending::cut(CloseReason::Cut)),
@@ -107,7 +98,7 @@ impl Future for Conversing<'_> {
             }
         }
         loop {
-            if let Poll::Ready(ending) = this.conversation.poll(this.clocks.ending, this.wire, cx) {
+            if let Poll::Ready(ending) = this.conversation.poll(this.clocks.ending, &this.wire, cx) {
                 return Poll::Ready(ending);
             }
             let mut wire = this.wire.lock();
@@ -115,7 +106,7 @@ impl Future for Conversing<'_> {
             if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
                 return Poll::Ready(Ending::of_error(&error, wire.is_broken()));
             }
-            match this.clocks.check(&mut wire, this.timer.as_mut(), cx) {
+            match this.clocks.check(&mut wire, &mut this.watch) {
                 Clock::Runs => return Poll::Pending,
                 Clock::Cut(reason) => return Poll::Ready(Ending::cut(reason)),
                 // The handler is asked once more: `recv` gives `None` now.
@@ -160,26 +151,25 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a text")
 }
 
-/// The idle, write and total clocks of one session, over one timer.
+/// The idle, write and total clocks of one session.
 struct Clocks<'a> {
     limits: &'a Limits,
-    opened: Instant,
     /// When a message last came or went.
-    active: Instant,
-    /// How many messages had come and gone by then.
-    moved: u64,
-    /// Since when nothing of what waits to be written was taken.
-    stalled: Option<Instant>,
+    active: Moment,
+    /// Until when some of what waits to be written must be taken.
+    stalled: Moment,
+    /// Until when the session may last in all.
+    last: Moment,
     /// Until when the handler may take to notice that `recv` gives `None`.
-    grace: Option<Instant>,
+    grace: Moment,
+    /// How many messages had come and gone when it was last active, as far as that tells it apart from the time before.
+    moved: u32,
     /// Why `recv` gives `None` already.
     ending: Option<CloseReason>,
     /// Whether what is sent counts as activity. That a datagram was sent says nothing of whether its peer is there: one
     /// that left a busy room would otherwise be sent its talk for ever.
     sending_counts: bool,
-    /// Whether the timer knows whom to wake.
-    waits: bool,
-    /// Whether the handler waited for a message when the timer was set: only then does the idle clock run.
+    /// Whether the handler waited for a message when the deadline was set: only then does the idle clock run.
     set_for_receiving: bool,
 }
 
@@ -191,94 +181,85 @@ enum Clock {
 }
 
 impl<'a> Clocks<'a> {
-    fn new(limits: &'a Limits, opened: Instant, connected: bool) -> Self {
+    fn new(limits: &'a Limits, begun: Moment, connected: bool) -> Self {
         Clocks {
             limits,
-            opened,
-            active: opened,
+            active: begun,
+            stalled: Moment::NEVER,
+            last: limits.total_timeout.map_or(Moment::NEVER, |total| begun.after(total)),
+            grace: Moment::NEVER,
             moved: 0,
-            stalled: None,
-            grace: None,
             ending: None,
             sending_counts: connected,
-            waits: false,
             set_for_receiving: false,
         }
     }
 
-    /// When a session in which nothing happens is over.
-    fn first(&self) -> Instant {
-        self.next(true).0
-    }
-
-    /// Called when the handler waits. Makes sure that the timer fires at the next deadline or before.
+    /// Called when the handler waits. Makes sure that the session is woken at the next deadline or before.
     #[inline]
-    fn check(&mut self, wire: &mut Wire, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Clock {
+    fn check(&mut self, wire: &mut Wire, watch: &mut Watch<'_>) -> Clock {
         let receiving = wire.take_receiving();
-        let sooner = self.note(wire) || (receiving && !self.set_for_receiving);
-        // Nearly always: it is armed, it is not due, and it fires before the deadline, which is looked at then.
-        if self.waits && !sooner && !timer.is_elapsed() { Clock::Runs } else { self.set(timer, receiving, cx) }
+        let now = watch.now();
+        let sooner = self.note(wire, now) || (receiving && !self.set_for_receiving);
+        // Nearly always: it will be woken, and before the deadline, which is looked at then.
+        if !sooner && now < watch.deadline() { Clock::Runs } else { self.set(watch, receiving, now) }
     }
 
     /// Notes what came and went since this was last called; whether a clock began to run with it.
     #[inline]
-    fn note(&mut self, wire: &mut Wire) -> bool {
+    fn note(&mut self, wire: &mut Wire, now: Moment) -> bool {
         let totals = wire.totals();
         let moved = totals.messages_in + if self.sending_counts { totals.messages_out } else { 0 };
+        #[expect(clippy::cast_possible_truncation, reason = "nobody moves four billion messages between two looks")]
+        let moved = moved as u32;
         if moved != self.moved {
             self.moved = moved;
-            self.active = Instant::now();
+            self.active = now;
         }
         let progressed = wire.take_progress();
         if wire.buffered() == 0 {
-            self.stalled = None;
+            self.stalled = Moment::NEVER;
             return false;
         }
-        let begins = self.stalled.is_none();
+        let begins = self.stalled == Moment::NEVER;
         if progressed || begins {
-            self.stalled = Some(Instant::now());
+            self.stalled = now.after(self.limits.write_timeout);
         }
         begins
     }
 
-    /// Arms the timer for the next deadline, or says that it has passed.
-    fn set(&mut self, mut timer: Pin<&mut Sleep>, receiving: bool, cx: &mut Context<'_>) -> Clock {
+    /// Sets the next deadline, or says that it has passed.
+    fn set(&mut self, watch: &mut Watch<'_>, receiving: bool, now: Moment) -> Clock {
         self.set_for_receiving = receiving;
-        loop {
-            let (deadline, clock) = self.next(receiving);
-            if deadline < timer.deadline() {
-                timer.as_mut().reset(deadline);
-            }
-            // Whatever the handler has used up of its turn: a timer that were not asked for that would never fire.
-            self.waits = pin!(unconstrained(timer.as_mut())).poll(cx).is_pending();
-            if self.waits {
-                return Clock::Runs;
-            }
-            if Instant::now() >= deadline {
-                return self.expire(clock);
-            }
-            timer.as_mut().reset(deadline);
+        let (deadline, clock) = self.next(receiving, now);
+        if deadline <= now {
+            return self.expire(clock, now);
         }
+        // One that comes sooner is looked at when it has come.
+        if deadline < watch.deadline() || watch.deadline() <= now {
+            watch.wake_at(deadline);
+        }
+        Clock::Runs
     }
 
     /// The deadline that comes first.
-    fn next(&self, receiving: bool) -> (Instant, CloseReason) {
-        // While the handler works nothing is idle; the timer then only looks again later.
-        let idle_since = if receiving && self.ending.is_none() { self.active } else { Instant::now() };
-        let idle = (idle_since + self.limits.idle_timeout, CloseReason::Idle);
+    fn next(&self, receiving: bool, now: Moment) -> (Moment, CloseReason) {
+        // While the handler works nothing is idle; it is then only looked at again later.
+        let idle_since = if receiving && self.ending.is_none() { self.active } else { now };
+        let idle = (idle_since.after(self.limits.idle_timeout), CloseReason::Idle);
         let others = [
-            self.stalled.map(|since| (since + self.limits.write_timeout, CloseReason::WriteTimeout)),
-            self.limits.total_timeout.map(|total| (self.opened + total, CloseReason::TotalTimeout)),
-            self.grace.map(|at| (at, self.ending.unwrap_or(CloseReason::Idle))),
+            (self.stalled, CloseReason::WriteTimeout),
+            (self.last, CloseReason::TotalTimeout),
+            (self.grace, self.ending.unwrap_or(CloseReason::Idle)),
         ];
-        others.into_iter().flatten().fold(idle, |first, other| if other.0 < first.0 { other } else { first })
+        others.into_iter().fold(idle, |first, other| if other.0 < first.0 { other } else { first })
     }
 
-    fn expire(&mut self, clock: CloseReason) -> Clock {
+    fn expire(&mut self, clock: CloseReason, now: Moment) -> Clock {
         match clock {
             CloseReason::Idle if self.ending.is_none() => {
                 self.ending = Some(CloseReason::Idle);
-                self.grace = Some(Instant::now() + self.limits.write_timeout);
+                self.grace = now.after(self.limits.write_timeout);
                 Clock::Ends
             }
             reason => Clock::Cut(reason),

@@ -50,7 +50,9 @@ impl Crew {
             news.arrivals.push(arrival);
             news.task.take()
         };
-        task.map(Waker::wake);
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 }
 
@@ -87,7 +89,9 @@ impl Inbox {
         };
         // Neither is let go of under the lock: a connection that is closed tells others.
         drop(arrivals);
-        task.map(Waker::wake);
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 }
 
@@ -110,7 +114,9 @@ impl ArcWake for Bell {
             news.woken.push_back(bell.place);
             news.task.take()
         };
-        task.map(Waker::wake);
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::Instrument;
 
 use super::Report;
@@ -17,6 +17,7 @@ use super::guard::OwnListeners;
 use super::listening::Listening;
 use super::peers;
 use super::port::Port;
+use super::shutdown::Shutdown;
 use crate::address::Address;
 use crate::event::CloseReason;
 use crate::handler::Sessions;
@@ -48,10 +49,9 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
     let mut port: Box<dyn SharedSocket> = Box::new(port);
     let mut pause = FIRST_RESTART_PAUSE;
     loop {
-        let opened = Instant::now();
         let nobody = Peer::new(listening.local.clone(), Address::Unnamed, route.clone());
         let session = Session::over(WireLink::Shared(port), nobody);
-        let mut record = Record::begin(listening.clone(), session, opened);
+        let mut record = Record::begin(listening.clone(), session, hub.now(), Shutdown::OWN);
         let span = record.span();
         let ending = record.converse_under(&clockless).instrument(span).await;
         let totals = record.session().totals();

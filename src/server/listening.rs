@@ -9,15 +9,19 @@ use tokio::sync::{Notify, Semaphore};
 use super::Report;
 use super::connection::{self, Arrival};
 use super::crew::Crew;
-use super::permits::Permits;
+use super::moment::{Era, Moment};
+use super::permits::{Permit, Permits};
 use super::shutdown::Shutdown;
+use super::watchman::Watchman;
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::event::{CloseReason, Event, Observer};
 use crate::service::Service;
+use crate::transport::Incoming;
 
 /// What all listeners of one server share.
 pub(super) struct Hub {
+    era: Era,
     pub(super) shutdown: Shutdown,
     pub(super) observer: Arc<dyn Observer>,
     /// The sessions that the whole server may hold.
@@ -30,23 +34,44 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    /// Sessions are spread over those runtimes, of which there is one at least.
+    /// Sessions are spread over those runtimes; where there is none, the current one has them all.
     pub(super) fn new(observer: Arc<dyn Observer>, max_sessions: usize, runtimes: &[Handle]) -> Self {
+        let era = Era::begin();
+        let here = Handle::current();
+        let mut shutdown = Shutdown::new(Watchman::start(era, &here));
+        let mut workers: Vec<Worker> =
+            runtimes.iter().map(|runtime| Worker::new(runtime, shutdown.add(Watchman::start(era, runtime)))).collect();
+        if workers.is_empty() {
+            workers.push(Worker::new(&here, Shutdown::OWN));
+        }
         Hub {
-            shutdown: Shutdown::default(),
+            era,
+            shutdown,
             observer,
             sessions: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
             session_ended: Notify::new(),
-            workers: runtimes.iter().map(Worker::new).collect(),
+            workers,
             next_worker: AtomicUsize::new(0),
             next_session: AtomicU64::new(1),
         }
     }
 
     /// Gives a session to the worker whose turn it is. It stays where it began.
-    pub(super) fn begin(&self, arrival: Arrival) {
+    pub(super) fn begin(&self, listening: Arc<Listening>, incoming: Box<dyn Incoming>, permit: Permit) {
         let turn = self.next_worker.fetch_add(1, Ordering::Relaxed);
-        self.workers[turn % self.workers.len()].begin(arrival);
+        let worker = &self.workers[turn % self.workers.len()];
+        let arrival = Arrival { listening, incoming, permit, watchman: worker.watchman };
+        match &worker.runs {
+            Runs::Crew(crew) => crew.begin(arrival),
+            Runs::Tasks(runtime) => {
+                runtime.spawn(connection::run(arrival));
+            }
+        }
+    }
+
+    /// The moment that it is.
+    pub(super) fn now(&self) -> Moment {
+        self.era.now()
     }
 
     pub(super) fn session_number(&self) -> u64 {
@@ -54,28 +79,26 @@ impl Hub {
     }
 }
 
-/// A runtime that runs sessions: one of one thread all in one task; any other each in its own, so that they can move to
-/// whichever thread is free.
-enum Worker {
+/// A runtime that runs sessions.
+struct Worker {
+    watchman: u32,
+    runs: Runs,
+}
+
+/// Sessions on a runtime of one thread are run all in one task; on any other each is a task, which can move to whichever
+/// thread is free.
+enum Runs {
     Crew(Crew),
     Tasks(Handle),
 }
 
 impl Worker {
-    fn new(runtime: &Handle) -> Self {
-        match runtime.runtime_flavor() {
-            RuntimeFlavor::CurrentThread => Worker::Crew(Crew::start(runtime)),
-            _ => Worker::Tasks(runtime.clone()),
-        }
-    }
-
-    fn begin(&self, arrival: Arrival) {
-        match self {
-            Worker::Crew(crew) => crew.begin(arrival),
-            Worker::Tasks(runtime) => {
-                runtime.spawn(connection::run(arrival));
-            }
-        }
+    fn new(runtime: &Handle, watchman: u32) -> Self {
+        let runs = match runtime.runtime_flavor() {
+            RuntimeFlavor::CurrentThread => Runs::Crew(Crew::start(runtime)),
+            _ => Runs::Tasks(runtime.clone()),
+        };
+        Worker { watchman, runs }
     }
 }
 

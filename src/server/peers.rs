@@ -16,13 +16,13 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use tokio::task::yield_now;
-use tokio::time::Instant;
 
 use super::Report;
 use super::connection::Record;
 use super::conversation::Ending;
 use super::listening::Listening;
 use super::port::Port;
+use super::shutdown::Shutdown;
 use crate::address::Address;
 use crate::error::Result;
 use crate::event::{CloseReason, Event, Loss, Refusal};
@@ -162,12 +162,12 @@ impl Table {
         if !permit.admit_source(&key.0) {
             return refuse(Refusal::MaxSessionsPerIp);
         }
-        let opened = Instant::now();
+        let begun = self.listening.hub.now();
         let inbox = Arc::new(Inbox::default());
         let peer = Peer::new(key.1.clone(), key.0.clone(), self.listening.service.route.clone());
         let link = PeerLink { inbox: inbox.clone(), port: self.port.clone(), peer: peer.clone(), reply_limit: None };
         let session = Session::over(WireLink::Messages(Box::new(link)), peer);
-        let mut record = Record::begin(self.listening.clone(), session, opened);
+        let mut record = Record::begin(self.listening.clone(), session, begun, Shutdown::OWN);
         let number = record.number();
         let (closed, ended_key) = (inbox.clone(), key.clone());
         self.sessions.push(Box::pin(async move {

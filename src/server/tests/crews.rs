@@ -11,7 +11,7 @@ use super::scripted::{Bench, Client, connections, settle};
 use crate::address::Address;
 use crate::event::{Event, Observer};
 use crate::handler::{Handler, handler_fn, reply_fn};
-use crate::server::Server;
+use crate::server::{Server, connection};
 
 fn echo() -> impl Handler {
     reply_fn(<[u8]>::to_vec)
@@ -148,9 +148,9 @@ async fn a_worker_that_goes_closes_its_connections_and_says_so() {
         let _: Result<(), _> = worker.block_on(stopped);
         worker
     });
-    let mut served = bench.connect();
-    served.send("x\n").await;
-    assert_eq!(served.line().await, "x");
+    let mut first = bench.connect();
+    first.send("x\n").await;
+    assert_eq!(first.line().await, "x");
     stop.send(()).unwrap();
     let worker = thread.join().unwrap();
     // One that the worker has not begun yet goes with it as well, and so does one that comes after it.
@@ -158,10 +158,20 @@ async fn a_worker_that_goes_closes_its_connections_and_says_so() {
     yield_now().await;
     worker.shutdown_background();
     let mut late = bench.connect();
-    for client in [&mut served, &mut waiting, &mut late] {
+    for client in [&mut first, &mut waiting, &mut late] {
         assert_eq!(client.rest().await, "");
     }
     assert_eq!(bench.counters().get("session.closed", "cut"), 1);
     let drained = bench.running.drain(Duration::from_secs(30)).await;
     assert_eq!((drained.finished, drained.cut), (0, 1));
+}
+
+/// What an idle connection costs is this future, what its link and its handler hold, and little else.
+#[test]
+fn the_future_of_a_connection_is_small() {
+    fn size_of_future<A, F: Future>(_: fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    let size = size_of_future(connection::run);
+    assert!(size <= 400, "{size} bytes");
 }
