@@ -8,8 +8,8 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use greetd::bytes::{Buf, BufMut, Bytes, BytesMut};
-use greetd::framing::SLACK;
+use greetd::bytes::{BufMut, Bytes};
+use greetd::framing::{Frame, SLACK};
 use greetd::registry::{Item, NoOptions};
 use greetd::{Endpoint, Framing, FramingError, Registry, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,10 +30,35 @@ impl Slip {
     fn too_long(&self) -> FramingError {
         FramingError::TooLong { size: self.largest + 1, limit: self.largest }
     }
+}
 
-    fn unescape(&self, frame: &[u8]) -> Result<Bytes, FramingError> {
-        let mut message = BytesMut::with_capacity(frame.len());
-        let mut bytes = frame.iter();
+// A framing has no state: what must be remembered between two calls, how far the input was searched, the session
+// keeps. So one serves all sessions of a listener.
+impl Framing for Slip {
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
+        // No more than this is ever held while the end is missing: all of the message may be escapes.
+        let most = 2 * self.largest + SLACK;
+        let window = &input[..input.len().min(most)];
+        let start = window.iter().take_while(|byte| **byte == END).count();
+        let from = start.max(*searched);
+        match window[from..].iter().position(|byte| *byte == END) {
+            Some(found) => {
+                let end = from + found;
+                let escaped = input[start..end].contains(&ESC);
+                // A message is read where it stands; only one with escapes is made anew.
+                Ok(Some(Frame { start, end, taken: end + 1, escaped }))
+            }
+            None if window.len() == most => Err(self.too_long()),
+            None => {
+                *searched = window.len();
+                Ok(None)
+            }
+        }
+    }
+
+    fn unescape(&self, escaped: &[u8]) -> Result<Bytes, FramingError> {
+        let mut message = Vec::with_capacity(escaped.len());
+        let mut bytes = escaped.iter();
         while let Some(byte) = bytes.next() {
             message.put_u8(match (byte, *byte == ESC) {
                 (byte, false) => *byte,
@@ -44,36 +69,11 @@ impl Slip {
                 },
             });
         }
-        if message.len() > self.largest { Err(self.too_long()) } else { Ok(message.freeze()) }
-    }
-}
-
-// A framing has no state: what must be remembered between two calls, how far the input was searched, the session
-// keeps. So one serves all sessions of a listener.
-impl Framing for Slip {
-    fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError> {
-        // No more than this is ever held while the end is missing: all of the message may be escapes.
-        let most = 2 * self.largest + SLACK;
-        let window = &input[..input.len().min(most)];
-        let start = window.iter().take_while(|byte| **byte == END).count();
-        let from = start.max(*searched);
-        match window[from..].iter().position(|byte| *byte == END) {
-            Some(found) => {
-                let mut frame = input.split_to(from + found + 1);
-                frame.truncate(from + found);
-                frame.advance(start);
-                self.unescape(&frame).map(Some)
-            }
-            None if window.len() == most => Err(self.too_long()),
-            None => {
-                *searched = window.len();
-                Ok(None)
-            }
-        }
+        if message.len() > self.largest { Err(self.too_long()) } else { Ok(message.into()) }
     }
 
     // The peer will send no more. Only ENDs may be left; anything else was a message once.
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         match self.decode(input, &mut 0)? {
             None if input.iter().any(|byte| *byte != END) => Err(FramingError::Incomplete { missing: 1 }),
             message => Ok(message),
@@ -81,7 +81,7 @@ impl Framing for Slip {
     }
 
     // A message may come in parts, so that nobody has to join them first.
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
         if parts.iter().all(|part| part.is_empty()) {
             return Err(FramingError::Unencodable { framing: "slip", reason: "it is empty" });
         }

@@ -11,7 +11,9 @@
 //! # Writing one
 //! [`testing::framing_conforms`](crate::testing::framing_conforms) checks it.
 
-use bytes::{Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// How many bytes more than the longest encoding of the largest message may be held, until it is certain that what comes
 /// is longer.
@@ -19,22 +21,65 @@ pub const SLACK: usize = 64;
 
 /// Cuts messages out of bytes, and wraps messages into bytes.
 pub trait Framing: Send + Sync {
-    /// Takes the first message off the front of `input`; `None` leaves `input` as it is and asks for more.
+    /// Finds the first message, at the front of `input`; `None` asks for more.
     ///
     /// `searched` starts at 0 for each message. A framing that looks for an end may store there how many bytes it has
     /// looked through in vain, so that a message that comes a byte at a time costs no more than one that comes at once.
-    fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError>;
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError>;
 
     /// What the bytes that are left mean when the peer will send no more: a last message, nothing, or an error.
     /// Called until it gives `None`.
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError>;
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError>;
+
+    /// Makes a message of bytes that are [escaped](Frame::escaped).
+    fn unescape(&self, bytes: &[u8]) -> Result<Bytes, FramingError> {
+        Ok(Bytes::copy_from_slice(bytes))
+    }
 
     /// Appends the message, given in parts, to `output`. On an error `output` is as it was.
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError>;
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError>;
 
     /// Whether the other side gets the messages as they were sent, whatever way the bytes between are cut.
     fn boundaries(&self) -> bool {
         true
+    }
+}
+
+/// Where a message stands at the front of what was read. It is read there, and neither copied nor counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Where the message begins.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+    /// How many bytes are taken off the front of the input: the message with all that stands around it; above 0.
+    pub taken: usize,
+    /// Whether these bytes are only made into the message by [`Framing::unescape`].
+    pub escaped: bool,
+}
+
+impl Frame {
+    /// A message that stands in the input as it is.
+    #[inline]
+    pub fn new(message: Range<usize>, taken: usize) -> Self {
+        Frame { start: message.start, end: message.end, taken, escaped: false }
+    }
+
+    /// Takes the message off the front of the input that it was found in.
+    pub fn take(self, framing: &dyn Framing, input: &mut BytesMut) -> Result<Bytes, FramingError> {
+        let message = self.take_as_it_is(input);
+        if self.escaped { framing.unescape(&message) } else { Ok(message) }
+    }
+
+    /// [`take`](Self::take), of a message that is not escaped.
+    #[inline]
+    pub(crate) fn take_as_it_is(self, input: &mut BytesMut) -> Bytes {
+        let mut front = take_front(input, self.taken);
+        front.truncate(self.end);
+        if self.start > 0 {
+            front.advance(self.start);
+        }
+        front.freeze()
     }
 }
 
@@ -77,7 +122,7 @@ pub enum FramingError {
 /// Takes that many bytes off the front. Where they are all that there is, which they often are, this is cheaper than
 /// [`BytesMut::split_to`]. The memory of a long message is left to `input` all the same, to be used for the next one.
 #[inline]
-pub fn take_front(input: &mut BytesMut, size: usize) -> BytesMut {
+fn take_front(input: &mut BytesMut, size: usize) -> BytesMut {
     const LONG: usize = 64 * 1024;
     if size == input.len() && size <= LONG { std::mem::take(input) } else { input.split_to(size) }
 }
@@ -87,8 +132,33 @@ pub fn take_front(input: &mut BytesMut, size: usize) -> BytesMut {
 pub fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
     const SHORT: usize = 32;
     let (near, far) = bytes.split_at(bytes.len().min(SHORT));
-    let found = near.iter().position(|here| *here == byte);
-    if found.is_some() || far.is_empty() { found } else { memchr::memchr(byte, far).map(|at| SHORT + at) }
+    let (words, rest) = near.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        if let Some(found) = find_in_word(byte, *word) {
+            return Some(8 * index + found);
+        }
+    }
+    match near.last_chunk::<8>() {
+        // What is left over is looked at with the last bytes before it, among which it is not.
+        Some(word) if !rest.is_empty() => {
+            if let Some(found) = find_in_word(byte, *word) {
+                return Some(near.len() - 8 + found);
+            }
+        }
+        Some(_) => {}
+        None => return rest.iter().position(|here| *here == byte),
+    }
+    if far.is_empty() { None } else { memchr::memchr(byte, far).map(|at| SHORT + at) }
+}
+
+#[inline]
+fn find_in_word(byte: u8, word: [u8; 8]) -> Option<usize> {
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let difference = u64::from_le_bytes(word) ^ u64::from_ne_bytes([byte; 8]);
+    // The first byte that is zero borrows from none before it, so its high bit is the lowest that is set.
+    let zeros = difference.wrapping_sub(LOW) & !difference & HIGH;
+    (zeros != 0).then(|| zeros.trailing_zeros() as usize / 8)
 }
 
 /// The length in bytes of a message that is given in parts.
@@ -99,10 +169,17 @@ pub fn length(parts: &[&[u8]]) -> usize {
 
 /// Appends the message as it is: what every framing does between its header and its end.
 #[inline]
-pub fn append(parts: &[&[u8]], output: &mut BytesMut) {
+pub fn append(parts: &[&[u8]], output: &mut impl BufMut) {
     for part in parts {
-        output.extend_from_slice(part);
+        output.put_slice(part);
     }
+}
+
+/// The first message of some bytes, as tests of framings want it.
+#[cfg(test)]
+pub(crate) fn first(framing: &dyn Framing, input: &[u8]) -> Result<Option<Bytes>, FramingError> {
+    let Some(frame) = framing.decode(input, &mut 0)? else { return Ok(None) };
+    frame.take(framing, &mut BytesMut::from(input)).map(Some)
 }
 
 #[cfg(test)]

@@ -124,9 +124,9 @@ where
     R: AsRef<[u8]> + Send,
 {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        while let Some(message) = session.recv().await? {
-            let reply = (self.0)(&message);
-            session.send(reply.as_ref()).await?;
+        while let Some(mut exchange) = session.exchange().await? {
+            let reply = (self.0)(exchange.message());
+            exchange.send(reply.as_ref()).await?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! It owns what every handler would otherwise repeat, each in a file of its own: framing (`input`, `output`), buffers
 //! that an idle conversation does not hold (`buffers`), backpressure and half-close (`wire`), unprompted messages
-//! (`pusher`).
+//! (`pusher`), and what a handler sends in one turn (`turn`).
 //!
 //! # When is it written?
 //! [`send`](Session::send) takes the message into a buffer. The buffer is written when the handler waits, for the next
@@ -16,11 +16,13 @@
 
 mod buffers;
 mod framed;
+mod inbound;
 mod input;
 mod output;
 mod pusher;
 #[cfg(test)]
 mod tests;
+pub(crate) mod turn;
 mod wire;
 
 use std::future::poll_fn;
@@ -31,14 +33,14 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::event::Totals;
-use crate::framing::{Framing, FramingError};
+use crate::framing::Framing;
 use crate::link::{Link, Opened, Peer};
 
 pub use framed::Framed;
+use inbound::{Inbound, Source};
 use input::Input;
 use output::Output;
 pub use pusher::{PushError, Pusher};
-use wire::Received;
 pub(crate) use wire::{SharedSocket, Wire, WireLink, WireRef};
 
 /// How many bytes may wait to be written before `send` waits too.
@@ -54,62 +56,13 @@ pub struct Session {
     inbound: Inbound,
 }
 
-/// What only the receiving side knows: no other task ever asks for it, so it stands outside the lock.
-struct Inbound {
-    /// None where the link carries messages.
-    input: Option<Input>,
-    peer: Peer,
-    received: Received,
-}
-
-impl Inbound {
-    /// What is read already comes without a look at the wire.
-    #[expect(clippy::inline_always, reason = "handing a message up through calls costs as much as cutting it out")]
-    #[inline(always)]
-    fn poll_recv(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        if let Some(input) = &mut self.input {
-            match input.next() {
-                Ok(Some(message)) => {
-                    self.received.count(&message);
-                    return Poll::Ready(Ok(Some(message)));
-                }
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(Err(self.refuse(wire, error))),
-            }
-        }
-        self.poll_wire(wire, cx)
-    }
-
-    #[inline(never)]
-    fn poll_wire(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        let mut wire = wire.lock();
-        wire.count_received(std::mem::take(&mut self.received));
-        let polled = wire.poll_recv(cx, self.input.as_mut(), &mut self.peer);
-        if let (Poll::Ready(Err(_)), Some(input)) = (&polled, &mut self.input) {
-            input.clear();
-        }
-        polled
-    }
-
-    /// Nothing more is made of bytes that broke the framing.
-    #[cold]
-    fn refuse(&mut self, wire: &WireRef, error: FramingError) -> Error {
-        if let Some(input) = &mut self.input {
-            input.clear();
-        }
-        let error = error.into();
-        wire.lock().refuse(&error);
-        error
-    }
-}
-
 impl Session {
     /// A session over an open link; bytes need a framing, messages need none.
     pub fn new(opened: Opened, framing: Option<Arc<dyn Framing>>) -> Result<Self> {
         match (opened.link, framing) {
             (Link::Bytes(io), Some(framing)) => {
                 let link = WireLink::Bytes(io, Output::new(framing.clone()));
-                Ok(Session::with_input(link, opened.peer, Some(Input::new(framing))))
+                Ok(Session::with_source(link, opened.peer, Source::Stream(Input::new(framing))))
             }
             (Link::Bytes(_), None) => Err(Error::handler("a stream of bytes needs a framing")),
             (Link::Messages(messages), _) => Ok(Session::over(WireLink::Messages(messages), opened.peer)),
@@ -118,12 +71,11 @@ impl Session {
 
     /// A session over a link that carries messages.
     pub(crate) fn over(link: WireLink, peer: Peer) -> Self {
-        Session::with_input(link, peer, None)
+        Session::with_source(link, peer, Source::Messages(Bytes::new()))
     }
 
-    fn with_input(link: WireLink, peer: Peer, input: Option<Input>) -> Self {
-        let inbound = Inbound { input, peer, received: Received::default() };
-        Session { wire: WireRef::new(Wire::new(link)), inbound }
+    fn with_source(link: WireLink, peer: Peer, source: Source) -> Self {
+        Session { wire: WireRef::new(Wire::new(link)), inbound: Inbound::new(source, peer) }
     }
 
     pub(crate) fn wire(&self) -> &WireRef {
@@ -133,7 +85,7 @@ impl Session {
     /// What came and went so far.
     pub(crate) fn totals(&mut self) -> Totals {
         let mut wire = self.wire.lock();
-        wire.count_received(std::mem::take(&mut self.inbound.received));
+        wire.count_received(self.inbound.take_received());
         wire.totals()
     }
 
@@ -150,10 +102,27 @@ impl Session {
         poll_fn(|cx| self.poll_recv(cx))
     }
 
+    /// As [`recv`](Self::recv), for a handler that looks at each message, answers it and is done with it: the message is lent
+    /// where it was received, with the means to answer it. It costs neither a copy nor a count of who keeps it.
+    ///
+    /// ```
+    /// # use greetd::{Result, Session};
+    /// # async fn serve(session: &mut Session) -> Result<()> {
+    /// while let Some(mut exchange) = session.exchange().await? {
+    ///     exchange.send_parts(&[b"Hello ", exchange.message()]).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[inline]
+    pub async fn exchange(&mut self) -> Result<Option<Exchange<'_>>> {
+        let came = poll_fn(|cx| self.inbound.poll_next(&self.wire, cx)).await?;
+        Ok(came.then_some(Exchange { wire: &self.wire, inbound: &self.inbound }))
+    }
+
     /// [`recv`](Self::recv) for poll-based code.
     #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        self.inbound.poll_recv(&self.wire, cx)
+        self.inbound.poll_next(&self.wire, cx).map_ok(|came| came.then(|| self.inbound.source.take()))
     }
 
     /// How many bytes may still be sent in answer to the last message; none where there is no such limit.
@@ -182,17 +151,17 @@ impl Session {
     /// [`send_parts`](Self::send_parts) for poll-based code: nothing is taken unless it is ready.
     #[inline]
     pub fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
-        self.wire.lock().poll_send(cx, parts, &self.inbound.peer)
+        poll_send(&self.wire, &self.inbound, cx, parts)
     }
 
     /// Waits until all that was sent is written. Seldom needed: see the module's documentation.
     pub async fn flush(&mut self) -> Result<()> {
-        poll_fn(|cx| self.wire.lock().poll_written(cx)).await
+        poll_fn(|cx| self.wire.lock_settled().poll_written(cx)).await
     }
 
     /// Says that no more will be sent, where the transport can say that (half-close); receiving goes on.
     pub async fn finish(&mut self) -> Result<()> {
-        poll_fn(|cx| self.wire.lock().poll_finish(cx)).await
+        poll_fn(|cx| self.wire.lock_settled().poll_finish(cx)).await
     }
 
     /// Ends the conversation in order: writes what was sent, half-closes, and, where the peer has not ended its side,
@@ -232,6 +201,55 @@ impl Drop for Session {
     }
 }
 
+/// A message that was received, and the means to answer whoever sent it; see [`Session::exchange`].
+pub struct Exchange<'a> {
+    wire: &'a WireRef,
+    inbound: &'a Inbound,
+}
+
+impl<'a> Exchange<'a> {
+    /// The message.
+    #[inline]
+    pub fn message(&self) -> &'a [u8] {
+        self.inbound.source.message()
+    }
+
+    /// As [`Session::send`].
+    #[inline]
+    pub fn send(&mut self, message: &[u8]) -> impl Future<Output = Result<()>> + Send {
+        poll_fn(move |cx| poll_send(self.wire, self.inbound, cx, &[message]))
+    }
+
+    /// As [`Session::send_parts`].
+    #[inline]
+    pub fn send_parts(&mut self, parts: &[&[u8]]) -> impl Future<Output = Result<()>> + Send {
+        poll_fn(move |cx| poll_send(self.wire, self.inbound, cx, parts))
+    }
+}
+
+/// Sends to whoever sent the last message. Within the session's own turn that needs no look at the wire.
+#[inline]
+fn poll_send(wire: &WireRef, inbound: &Inbound, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
+    if let Some(framing) = inbound.source.framing()
+        && let Some(taken) = turn::send(wire, framing, parts)
+    {
+        return Poll::Ready(taken);
+    }
+    poll_send_on(wire, &inbound.peer, cx, parts)
+}
+
+#[inline(never)]
+fn poll_send_on(wire: &WireRef, peer: &Peer, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
+    let whose = wire.id();
+    let mut wire = wire.lock();
+    let is_turn = turn::hand_over(whose, &mut wire);
+    let sent = wire.poll_send(cx, parts, peer);
+    if is_turn && wire.lets_gather() {
+        turn::take_up(whose);
+    }
+    sent
+}
+
 /// The receiving direction of a session; see [`Session::split`].
 pub struct Receiving<'a> {
     wire: &'a WireRef,
@@ -241,7 +259,8 @@ pub struct Receiving<'a> {
 impl Receiving<'_> {
     /// As [`Session::recv`].
     pub async fn recv(&mut self) -> Result<Option<Bytes>> {
-        poll_fn(|cx| self.inbound.poll_recv(self.wire, cx)).await
+        let came = poll_fn(|cx| self.inbound.poll_next(self.wire, cx)).await?;
+        Ok(came.then(|| self.inbound.source.take()))
     }
 }
 
@@ -254,16 +273,16 @@ pub struct Sending<'a> {
 impl Sending<'_> {
     /// As [`Session::send`].
     pub async fn send(&mut self, message: &[u8]) -> Result<()> {
-        poll_fn(|cx| self.wire.lock().poll_send(cx, &[message], &self.peer)).await
+        poll_fn(|cx| self.wire.lock_settled().poll_send(cx, &[message], &self.peer)).await
     }
 
     /// As [`Session::flush`].
     pub async fn flush(&mut self) -> Result<()> {
-        poll_fn(|cx| self.wire.lock().poll_written(cx)).await
+        poll_fn(|cx| self.wire.lock_settled().poll_written(cx)).await
     }
 
     /// As [`Session::finish`].
     pub async fn finish(&mut self) -> Result<()> {
-        poll_fn(|cx| self.wire.lock().poll_finish(cx)).await
+        poll_fn(|cx| self.wire.lock_settled().poll_finish(cx)).await
     }
 }

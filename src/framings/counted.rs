@@ -1,8 +1,6 @@
 //! What the framings share that say a message's length before it.
 
-use bytes::{Buf, Bytes, BytesMut};
-
-use crate::framing::{self, FramingError};
+use crate::framing::{Frame, FramingError};
 
 /// The shape of the message at the front of the input, as its header tells it. Sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,19 +20,17 @@ impl Shape {
     }
 }
 
-/// Takes the message off the front once all of it is there.
+/// The message, once all of it is there.
 ///
 /// Nothing is reserved for a length that was only claimed: memory grows with what the peer has really sent.
-pub(super) fn decode(input: &mut BytesMut, shape: Option<Shape>) -> Option<Bytes> {
-    let shape = shape.filter(|shape| input.len() >= shape.whole())?;
-    let mut message = framing::take_front(input, shape.whole());
-    message.advance(shape.header);
-    message.truncate(shape.size);
-    Some(message.freeze())
+pub(super) fn decode(input: &[u8], shape: Option<Shape>) -> Option<Frame> {
+    let Shape { header, size, .. } = shape?;
+    let whole = shape?.whole();
+    (input.len() >= whole).then(|| Frame::new(header..header + size, whole))
 }
 
 /// The same at the end of the stream, where a message that is not whole is an error.
-pub(super) fn decode_end(input: &mut BytesMut, shape: Option<Shape>) -> Result<Option<Bytes>, FramingError> {
+pub(super) fn decode_end(input: &[u8], shape: Option<Shape>) -> Result<Option<Frame>, FramingError> {
     match decode(input, shape) {
         None if input.is_empty() => Ok(None),
         None => Err(FramingError::Incomplete { missing: shape.map_or(1, |shape| shape.whole() - input.len()) }),

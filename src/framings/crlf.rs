@@ -3,10 +3,9 @@
 //! This is the line of SMTP, IMAP and FTP. A lone CR or LF is refused rather than guessed at: two sides that disagree
 //! on where a line ends can be made to see different messages (RFC 5321, 2.3.8).
 
-use bytes::{Bytes, BytesMut};
 use memchr::memchr2;
 
-use crate::framing::{self, Framing, FramingError};
+use crate::framing::{self, Frame, Framing, FramingError};
 
 /// Lines that end in CR LF, strictly. Its [options](super::lines::OPTIONS) are those of `lines`.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +15,7 @@ pub struct Crlf {
 }
 
 impl Framing for Crlf {
-    fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError> {
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
         let malformed = |reason| Err(FramingError::Malformed { framing: "crlf", reason });
         let window = &input[..input.len().min(self.longest.saturating_add(1))];
         let from = (*searched).min(window.len());
@@ -30,11 +29,7 @@ impl Framing for Crlf {
         let end = from + found;
         match (input[end], input.get(end + 1)) {
             (b'\n', _) => malformed("a line feed stands alone"),
-            (_, Some(b'\n')) => {
-                let mut line = framing::take_front(input, end + 2);
-                line.truncate(end);
-                Ok(Some(line.freeze()))
-            }
+            (_, Some(b'\n')) => Ok(Some(Frame::new(0..end, end + 2))),
             (_, Some(_)) => malformed("a carriage return stands alone"),
             (_, None) => {
                 *searched = end;
@@ -43,7 +38,7 @@ impl Framing for Crlf {
         }
     }
 
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         match self.decode(input, &mut 0)? {
             None if input.is_empty() => Ok(None),
             None => Err(FramingError::Incomplete { missing: if input.ends_with(b"\r") { 1 } else { 2 } }),
@@ -51,7 +46,7 @@ impl Framing for Crlf {
         }
     }
 
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
         let start = output.len();
         output.reserve(framing::length(parts) + 2);
         framing::append(parts, output);
@@ -68,9 +63,10 @@ impl Framing for Crlf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn decode(bytes: &[u8]) -> Result<Option<Bytes>, FramingError> {
-        Crlf { longest: 3 }.decode(&mut BytesMut::from(bytes), &mut 0)
+        framing::first(&Crlf { longest: 3 }, bytes)
     }
 
     #[test]
@@ -90,9 +86,9 @@ mod tests {
 
     #[test]
     fn a_stream_that_ends_inside_a_line_is_an_error() {
-        let end = |bytes: &[u8]| Crlf { longest: 3 }.decode_end(&mut BytesMut::from(bytes));
+        let end = |bytes: &[u8]| Crlf { longest: 3 }.decode_end(bytes);
         assert_eq!(end(b""), Ok(None));
-        assert_eq!(end(b"a\r\n").unwrap().unwrap(), "a");
+        assert_eq!(end(b"a\r\n").unwrap().unwrap(), Frame::new(0..1, 3));
         assert_eq!(end(b"a\r"), Err(FramingError::Incomplete { missing: 1 }));
         assert_eq!(end(b"a"), Err(FramingError::Incomplete { missing: 2 }));
     }

@@ -4,11 +4,10 @@
 
 use std::str::FromStr;
 
-use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
 use serde::Deserialize;
 
-use crate::framing::{self, Framing, FramingError};
+use crate::framing::{self, Frame, Framing, FramingError};
 use crate::options::{OptionDoc, OptionError};
 
 /// Messages with a delimiter behind each.
@@ -120,16 +119,14 @@ impl Delimited {
 }
 
 impl Framing for Delimited {
-    fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError> {
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
         // A delimiter further on ends a message that is too long.
         let enough = self.largest.saturating_add(self.delimiter().len());
         let window = &input[..input.len().min(enough)];
         let from = (*searched).min(window.len());
         if let Some(found) = self.finder.find(&window[from..]) {
             let size = from + found;
-            let mut message = framing::take_front(input, size + self.delimiter().len());
-            message.truncate(size);
-            return Ok(Some(message.freeze()));
+            return Ok(Some(Frame::new(0..size, size + self.delimiter().len())));
         }
         if window.len() == enough {
             return Err(FramingError::TooLong { size: self.largest.saturating_add(1), limit: self.largest });
@@ -139,15 +136,15 @@ impl Framing for Delimited {
         Ok(None)
     }
 
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         match self.decode(input, &mut 0)? {
             None if input.len() > self.largest => Err(FramingError::TooLong { size: input.len(), limit: self.largest }),
-            None => Ok((!input.is_empty()).then(|| input.split().freeze())),
+            None => Ok((!input.is_empty()).then(|| Frame::new(0..input.len(), input.len()))),
             message => Ok(message),
         }
     }
 
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
         let start = output.len();
         let size = framing::length(parts);
         output.reserve(size + self.delimiter().len());
@@ -165,6 +162,7 @@ impl Framing for Delimited {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BytesMut;
 
     fn framing(delimiter: &str) -> Delimited {
         Delimited::new(&delimiter.parse().unwrap(), 4)
@@ -184,21 +182,18 @@ mod tests {
     #[test]
     fn a_delimiter_that_comes_in_pieces_is_found() {
         let framing = framing("ab");
-        let mut input = BytesMut::from(&b"xya"[..]);
         let mut searched = 0;
-        assert_eq!(framing.decode(&mut input, &mut searched).unwrap(), None);
+        assert_eq!(framing.decode(b"xya", &mut searched).unwrap(), None);
         assert_eq!(searched, 2);
-        input.extend_from_slice(b"bz");
-        assert_eq!(framing.decode(&mut input, &mut searched).unwrap().unwrap(), "xy");
-        assert_eq!(input, "z");
+        assert_eq!(framing.decode(b"xyabz", &mut searched).unwrap(), Some(Frame::new(0..2, 4)));
     }
 
     #[test]
     fn a_message_that_would_arrive_cut_is_refused() {
         for (delimiter, parts) in [("ab", &[&b"xa"[..], b"by"][..]), ("aa", &[b"a"]), ("\\n", &[b"\n"])] {
-            let mut output = BytesMut::from(&b"kept"[..]);
+            let mut output = b"kept".to_vec();
             assert!(framing(delimiter).encode(parts, &mut output).is_err());
-            assert_eq!(output, "kept");
+            assert_eq!(output, b"kept");
         }
     }
 
@@ -206,8 +201,8 @@ mod tests {
     fn what_stands_after_the_last_delimiter_is_the_last_message() {
         let mut input = BytesMut::from(&b"a;b"[..]);
         let framing = framing(";");
-        assert_eq!(framing.decode_end(&mut input).unwrap().unwrap(), "a");
-        assert_eq!(framing.decode_end(&mut input).unwrap().unwrap(), "b");
-        assert_eq!(framing.decode_end(&mut input).unwrap(), None);
+        assert_eq!(framing.decode_end(&input).unwrap().unwrap().take(&framing, &mut input).unwrap(), "a");
+        assert_eq!(framing.decode_end(&input).unwrap().unwrap().take(&framing, &mut input).unwrap(), "b");
+        assert_eq!(framing.decode_end(&input).unwrap(), None);
     }
 }

@@ -1,10 +1,9 @@
 //! `fixed`: every message has the same size, and nothing stands between them.
 
-use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 
 use super::counted::{self, Shape};
-use crate::framing::{self, Framing, FramingError};
+use crate::framing::{self, Frame, Framing, FramingError};
 use crate::options::{OptionDoc, OptionError, Size};
 
 /// Messages of one size.
@@ -47,15 +46,15 @@ impl Fixed {
 }
 
 impl Framing for Fixed {
-    fn decode(&self, input: &mut BytesMut, _: &mut usize) -> Result<Option<Bytes>, FramingError> {
+    fn decode(&self, input: &[u8], _: &mut usize) -> Result<Option<Frame>, FramingError> {
         Ok(counted::decode(input, Some(self.shape())))
     }
 
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         counted::decode_end(input, Some(self.shape()))
     }
 
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
         if framing::length(parts) != self.size {
             return Err(FramingError::Unencodable { framing: "fixed", reason: "it has another size" });
         }
@@ -70,12 +69,12 @@ mod tests {
 
     #[test]
     fn a_message_of_another_size_is_refused() {
-        let mut output = BytesMut::new();
+        let mut output = Vec::new();
         let fixed = Fixed { size: 3 };
         assert!(fixed.encode(&[b"ab"], &mut output).is_err());
         assert!(fixed.encode(&[b"ab", b"cd"], &mut output).is_err());
         assert!(fixed.encode(&[b"ab", b"c"], &mut output).is_ok());
-        assert_eq!(output, "abc");
+        assert_eq!(output, b"abc");
     }
 
     #[test]

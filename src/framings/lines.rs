@@ -4,10 +4,9 @@
 //! message that itself ends in a carriage return is sent with another one behind it, so that every message without a
 //! line feed arrives as it was. The last line of a stream need not be ended.
 
-use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 
-use crate::framing::{self, Framing, FramingError};
+use crate::framing::{self, Frame, Framing, FramingError};
 use crate::options::{OptionDoc, OptionError, Size};
 
 /// Lines of text, or of any bytes but the line feed.
@@ -51,7 +50,7 @@ impl Settings {
 }
 
 impl Framing for Lines {
-    fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError> {
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
         // A line feed further on ends a line that is too long.
         let window = &input[..input.len().min(self.longest.saturating_add(2))];
         let from = (*searched).min(window.len());
@@ -61,9 +60,7 @@ impl Framing for Lines {
             if size > self.longest {
                 return Err(self.too_long());
             }
-            let mut line = framing::take_front(input, end + 1);
-            line.truncate(size);
-            return Ok(Some(line.freeze()));
+            return Ok(Some(Frame::new(0..size, end + 1)));
         }
         if without_return(window) > self.longest {
             return Err(self.too_long());
@@ -72,27 +69,28 @@ impl Framing for Lines {
         Ok(None)
     }
 
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         if let Some(line) = self.decode(input, &mut 0)? {
             return Ok(Some(line));
         }
         if input.is_empty() {
             return Ok(None);
         }
-        let size = without_return(input);
-        let mut line = input.split();
-        line.truncate(size);
-        Ok(Some(line.freeze()))
+        Ok(Some(Frame::new(0..without_return(input), input.len())))
     }
 
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
-        // The parts are searched, not what was just written of them: that is still on its way to memory.
-        if parts.iter().any(|part| framing::find(b'\n', part).is_some()) {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
+        let start = output.len();
+        framing::append(parts, output);
+        let message = &output[start..];
+        if framing::find(b'\n', message).is_some() {
+            output.truncate(start);
             return Err(FramingError::Unencodable { framing: "lines", reason: "it holds a line feed" });
         }
-        framing::append(parts, output);
-        let last = parts.iter().rev().find_map(|part| part.last());
-        output.extend_from_slice(if last == Some(&b'\r') { b"\r\n" } else { b"\n" });
+        if message.ends_with(b"\r") {
+            output.push(b'\r');
+        }
+        output.push(b'\n');
         Ok(())
     }
 }
@@ -111,9 +109,10 @@ fn without_return(line: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::{Bytes, BytesMut};
 
     fn decode(longest: usize, bytes: &[u8]) -> Result<Option<Bytes>, FramingError> {
-        Lines { longest }.decode(&mut BytesMut::from(bytes), &mut 0)
+        framing::first(&Lines { longest }, bytes)
     }
 
     #[test]
@@ -137,28 +136,27 @@ mod tests {
     #[test]
     fn what_was_searched_in_vain_is_not_searched_again() {
         let mut searched = 0;
-        let mut input = BytesMut::from(&b"abc"[..]);
-        assert_eq!(Lines { longest: 10 }.decode(&mut input, &mut searched).unwrap(), None);
+        assert_eq!(Lines { longest: 10 }.decode(b"abc", &mut searched).unwrap(), None);
         assert_eq!(searched, 3);
     }
 
     #[test]
     fn a_message_keeps_its_own_carriage_return_and_may_hold_no_line_feed() {
-        let mut output = BytesMut::from(&b"kept"[..]);
+        let mut output = b"kept".to_vec();
         let lines = Lines { longest: 10 };
         assert!(lines.encode(&[b"a", b"\n"], &mut output).is_err());
-        assert_eq!(output, "kept");
+        assert_eq!(output, b"kept");
         lines.encode(&[b"a\r"], &mut output).unwrap();
-        assert_eq!(output, "kepta\r\r\n");
+        assert_eq!(output, b"kepta\r\r\n");
     }
 
     #[test]
     fn the_last_line_need_not_be_ended() {
         let mut input = BytesMut::from(&b"a\nb\r"[..]);
         let lines = Lines { longest: 10 };
-        assert_eq!(lines.decode_end(&mut input).unwrap().unwrap(), "a");
-        assert_eq!(lines.decode_end(&mut input).unwrap().unwrap(), "b");
-        assert_eq!(lines.decode_end(&mut input).unwrap(), None);
+        assert_eq!(lines.decode_end(&input).unwrap().unwrap().take(&lines, &mut input).unwrap(), "a");
+        assert_eq!(lines.decode_end(&input).unwrap().unwrap().take(&lines, &mut input).unwrap(), "b");
+        assert_eq!(lines.decode_end(&input).unwrap(), None);
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! As D. J. Bernstein wrote it down (<https://cr.yp.to/proto/netstrings.txt>): no leading zeros, no spaces, and the
 //! comma is checked.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 
 use super::counted::{self, Shape};
-use crate::framing::{self, Framing, FramingError};
+use crate::framing::{self, Frame, Framing, FramingError};
 
 /// A message as a netstring.
 #[derive(Debug, Clone, Copy)]
@@ -48,15 +48,15 @@ impl Netstring {
 }
 
 impl Framing for Netstring {
-    fn decode(&self, input: &mut BytesMut, _: &mut usize) -> Result<Option<Bytes>, FramingError> {
+    fn decode(&self, input: &[u8], _: &mut usize) -> Result<Option<Frame>, FramingError> {
         Ok(counted::decode(input, self.shape(input)?))
     }
 
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         counted::decode_end(input, self.shape(input)?)
     }
 
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
         let size = framing::length(parts);
         output.reserve(size + MOST_AROUND);
         // Writing to a buffer that grows cannot fail.
@@ -70,18 +70,19 @@ impl Framing for Netstring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn decode(bytes: &[u8]) -> Result<Option<Bytes>, FramingError> {
-        Netstring { largest: 100 }.decode(&mut BytesMut::from(bytes), &mut 0)
+        framing::first(&Netstring { largest: 100 }, bytes)
     }
 
     #[test]
     fn it_is_written_as_the_specification_shows() {
-        let mut output = BytesMut::new();
+        let mut output = Vec::new();
         let netstring = Netstring { largest: 100 };
         netstring.encode(&[b"hello ", b"world!"], &mut output).unwrap();
         netstring.encode(&[], &mut output).unwrap();
-        assert_eq!(output, "12:hello world!,0:,");
+        assert_eq!(output, b"12:hello world!,0:,");
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! `raw`: whatever one read brings is a message, as programs do that know no framing.
 
-use bytes::{Bytes, BytesMut};
-
-use crate::framing::{self, Framing, FramingError};
+use crate::framing::{self, Frame, Framing, FramingError};
 
 /// Bytes as they arrive. A read that brings more than the largest message is cut there, and nothing is lost.
 #[derive(Debug, Clone, Copy)]
@@ -12,16 +10,16 @@ pub struct Raw {
 }
 
 impl Framing for Raw {
-    fn decode(&self, input: &mut BytesMut, _: &mut usize) -> Result<Option<Bytes>, FramingError> {
+    fn decode(&self, input: &[u8], _: &mut usize) -> Result<Option<Frame>, FramingError> {
         let size = input.len().min(self.largest);
-        Ok((size > 0).then(|| framing::take_front(input, size).freeze()))
+        Ok((size > 0).then(|| Frame::new(0..size, size)))
     }
 
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         self.decode(input, &mut 0)
     }
 
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
         framing::append(parts, output);
         Ok(())
     }
@@ -34,13 +32,14 @@ impl Framing for Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BytesMut;
 
     #[test]
     fn a_read_longer_than_the_largest_message_becomes_several_and_loses_nothing() {
         let raw = Raw { largest: 4 };
         let mut input = BytesMut::from(&b"abcdef"[..]);
-        assert_eq!(raw.decode(&mut input, &mut 0).unwrap().unwrap(), "abcd");
-        assert_eq!(raw.decode(&mut input, &mut 0).unwrap().unwrap(), "ef");
-        assert_eq!(raw.decode(&mut input, &mut 0).unwrap(), None);
+        assert_eq!(raw.decode(&input, &mut 0).unwrap().unwrap().take(&raw, &mut input).unwrap(), "abcd");
+        assert_eq!(raw.decode(&input, &mut 0).unwrap().unwrap().take(&raw, &mut input).unwrap(), "ef");
+        assert_eq!(raw.decode(&input, &mut 0).unwrap(), None);
     }
 }

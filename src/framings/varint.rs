@@ -3,10 +3,10 @@
 //! This is how Protocol Buffers delimit messages and libp2p negotiates. Only the shortest form of a length is taken,
 //! as multiformats' unsigned-varint asks: a second way to write the same message is a second way past a filter.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 
 use super::counted::{self, Shape};
-use crate::framing::{self, Framing, FramingError};
+use crate::framing::{self, Frame, Framing, FramingError};
 
 /// A message behind its length in LEB128.
 #[derive(Debug, Clone, Copy)]
@@ -41,15 +41,15 @@ impl Varint {
 }
 
 impl Framing for Varint {
-    fn decode(&self, input: &mut BytesMut, _: &mut usize) -> Result<Option<Bytes>, FramingError> {
+    fn decode(&self, input: &[u8], _: &mut usize) -> Result<Option<Frame>, FramingError> {
         Ok(counted::decode(input, self.shape(input)?))
     }
 
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         counted::decode_end(input, self.shape(input)?)
     }
 
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
         let mut length = framing::length(parts);
         output.reserve(length + 10);
         while length >= 0x80 {
@@ -65,14 +65,15 @@ impl Framing for Varint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn decode(largest: usize, bytes: &[u8]) -> Result<Option<Bytes>, FramingError> {
-        Varint { largest }.decode(&mut BytesMut::from(bytes), &mut 0)
+        framing::first(&Varint { largest }, bytes)
     }
 
     #[test]
     fn a_length_of_three_hundred_takes_two_bytes() {
-        let mut output = BytesMut::new();
+        let mut output = Vec::new();
         Varint { largest: 300 }.encode(&[&[7; 300]], &mut output).unwrap();
         assert_eq!(output[..2], [0xac, 0x02]);
         assert_eq!(decode(300, &output).unwrap().unwrap().len(), 300);

@@ -13,7 +13,7 @@ pub struct Discard;
 #[async_trait]
 impl Handler for Discard {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        while session.recv().await?.is_some() {}
+        while session.exchange().await?.is_some() {}
         Ok(())
     }
 

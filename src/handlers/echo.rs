@@ -13,8 +13,8 @@ pub struct Echo;
 #[async_trait]
 impl Handler for Echo {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        while let Some(message) = session.recv().await? {
-            session.send(&message).await?;
+        while let Some(mut exchange) = session.exchange().await? {
+            exchange.send(exchange.message()).await?;
         }
         Ok(())
     }

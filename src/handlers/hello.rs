@@ -10,8 +10,19 @@ use crate::session::Session;
 
 /// Greets: `welcome` when a peer connects, `Hello X` for each X, until `exit`; on datagrams `Hello,X`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(from = "Settings")]
 pub struct Hello {
+    welcome: String,
+    /// What stands before the message in a reply, on a connection and on datagrams: joined once, not for each message.
+    on_connections: String,
+    on_datagrams: String,
+    exit: String,
+}
+
+/// What can be said of a [`Hello`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
     /// What a connecting peer is sent first; nothing where it is empty.
     pub welcome: String,
     /// What stands before the message in a reply.
@@ -35,9 +46,21 @@ pub const OPTIONS: &[OptionDoc] = &[
     OptionDoc { name: "exit", value: "TEXT", default: "exit", help: "the message that ends a connection" },
 ];
 
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { welcome: "welcome".into(), word: "Hello".into(), separator: " ".into(), exit: "exit".into() }
+    }
+}
+
+impl From<Settings> for Hello {
+    fn from(Settings { welcome, word, separator, exit }: Settings) -> Self {
+        Hello { welcome, on_connections: format!("{word}{separator}"), on_datagrams: format!("{word},"), exit }
+    }
+}
+
 impl Default for Hello {
     fn default() -> Self {
-        Hello { welcome: "welcome".into(), word: "Hello".into(), separator: " ".into(), exit: "exit".into() }
+        Settings::default().into()
     }
 }
 
@@ -48,14 +71,14 @@ impl Handler for Hello {
         if connected && !self.welcome.is_empty() {
             session.send(self.welcome.as_bytes()).await?;
         }
-        let separator = if connected { self.separator.as_bytes() } else { b"," };
+        let before = if connected { &self.on_connections } else { &self.on_datagrams };
         loop {
             // Not `while let`, which would hold what was received a second time, in every idle connection.
-            let Some(message) = session.recv().await? else { return Ok(()) };
-            if connected && message == self.exit {
+            let Some(mut exchange) = session.exchange().await? else { return Ok(()) };
+            if connected && exchange.message() == self.exit.as_bytes() {
                 return Ok(());
             }
-            session.send_parts(&[self.word.as_bytes(), separator, &message]).await?;
+            exchange.send_parts(&[before.as_bytes(), exchange.message()]).await?;
         }
     }
 

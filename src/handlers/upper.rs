@@ -32,15 +32,15 @@ pub const OPTIONS: &[OptionDoc] = &[OptionDoc {
 impl Handler for Upper {
     async fn serve(&self, session: &mut Session) -> Result<()> {
         let mut reply = Vec::new();
-        while let Some(message) = session.recv().await? {
+        while let Some(mut exchange) = session.exchange().await? {
             reply.clear();
             if self.unicode {
-                capitals(&message, &mut reply);
+                capitals(exchange.message(), &mut reply);
             } else {
-                reply.extend_from_slice(&message);
+                reply.extend_from_slice(exchange.message());
                 reply.make_ascii_uppercase();
             }
-            session.send(&reply).await?;
+            exchange.send(&reply).await?;
         }
         Ok(())
     }

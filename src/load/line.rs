@@ -50,7 +50,7 @@ pub(super) struct Stream {
     /// As [`Framing::decode`] has it.
     searched: usize,
     ended: bool,
-    output: BytesMut,
+    output: Vec<u8>,
     /// Whether a layer below holds some of what was written.
     unflushed: bool,
 }
@@ -71,7 +71,7 @@ impl Line {
                 input: BytesMut::new(),
                 searched: 0,
                 ended: false,
-                output: BytesMut::new(),
+                output: Vec::new(),
                 unflushed: false,
             })),
             (Link::Bytes(_), None) => return Err(io::Error::other("a stream of bytes needs a framing")),
@@ -196,14 +196,18 @@ impl Stream {
 
     /// The next message of what was read.
     pub(super) fn decode(&mut self) -> Result<Option<Bytes>> {
-        let message = match self.input.is_empty() || self.ended {
-            true if self.ended => self.framing.decode_end(&mut self.input)?,
+        let frame = match self.input.is_empty() || self.ended {
+            true if self.ended => self.framing.decode_end(&self.input)?,
             true => None,
-            false => self.framing.decode(&mut self.input, &mut self.searched)?,
+            false => self.framing.decode(&self.input, &mut self.searched)?,
         };
-        if message.is_some() {
-            self.searched = 0;
-        }
+        let message = match frame {
+            Some(frame) => {
+                self.searched = 0;
+                Some(frame.take(&*self.framing, &mut self.input)?)
+            }
+            None => None,
+        };
         if self.input.is_empty() {
             // What a long message grew to is given back.
             self.input = BytesMut::new();
@@ -239,7 +243,7 @@ impl Stream {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 // `clear` rather than `advance` to the end, which would give up the front of the buffer.
                 count if count == self.output.len() => self.output.clear(),
-                count => self.output.advance(count),
+                count => drop(self.output.drain(..count)),
             }
         }
         let flushed = Pin::new(&mut self.io).poll_flush(cx);

@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use bytes::BytesMut;
 use memchr::memmem;
 
 use crate::framing::Framing;
@@ -91,18 +90,18 @@ impl Pattern {
     pub(super) fn framed(&self, framing: &dyn Framing) -> Option<Pattern> {
         let mut plain = self.clone();
         let mut encode = |number| {
-            let mut output = BytesMut::new();
+            let mut output = Vec::new();
             framing.encode(&[plain.at(number)], &mut output).ok().map(|()| output)
         };
         let first = encode(TRIED[0])?;
         if self.digits.is_empty() {
-            return Some(Pattern::constant(first.to_vec()));
+            return Some(Pattern::constant(first));
         }
         let other = encode(TRIED[1])?;
         let start = first.iter().zip(&other).position(|(one, other)| one != other)?;
         // The second has another digit than the first in every place.
         let digits = start..start + self.width();
-        let mut framed = Pattern { digits: digits.clone(), number: TRIED[0], bytes: first.to_vec() };
+        let mut framed = Pattern { digits: digits.clone(), number: TRIED[0], bytes: first.clone() };
         let is_sound = TRIED.iter().all(|number| encode(*number).is_some_and(|encoded| encoded == framed.at(*number)));
         (is_sound && !first[digits.end..].iter().any(u8::is_ascii_digit)).then_some(framed)
     }
@@ -129,8 +128,7 @@ fn write_digits(mut number: u64, into: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::framing::FramingError;
-    use bytes::Bytes;
+    use crate::framing::{Frame, FramingError};
     use proptest::prelude::*;
 
     #[test]
@@ -177,15 +175,15 @@ mod tests {
     struct Summed;
 
     impl Framing for Summed {
-        fn decode(&self, _: &mut BytesMut, _: &mut usize) -> Result<Option<Bytes>, FramingError> {
+        fn decode(&self, _: &[u8], _: &mut usize) -> Result<Option<Frame>, FramingError> {
             Ok(None)
         }
 
-        fn decode_end(&self, _: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+        fn decode_end(&self, _: &[u8]) -> Result<Option<Frame>, FramingError> {
             Ok(None)
         }
 
-        fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+        fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
             let sum = parts.concat().iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
             output.extend_from_slice(&parts.concat());
             output.extend_from_slice(&[sum]);

@@ -12,11 +12,11 @@ use std::task::{Context, Poll};
 use super::busy;
 use super::moment::Moment;
 use super::watchman::{Phase, Watch, Watchman};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::event::CloseReason;
 use crate::handler::{Conversation, Handler};
 use crate::limits::Limits;
-use crate::session::{Session, Wire, WireRef};
+use crate::session::{Session, Wire, WireRef, turn};
 
 /// How a conversation ended.
 pub(super) struct Ending {
@@ -55,9 +55,11 @@ pub(super) fn converse<'a>(
     watchman: &'a Watchman,
     begun: Moment,
 ) -> Conversing<'a> {
+    let gathers = session.wire().lock().lets_gather();
     Conversing {
         watch: watchman.watch(),
         wire: session.wire().clone(),
+        gathers,
         clocks: Clocks::new(limits, begun, session.peer().connected()),
         conversation: Contained(Some(handler.serve(session))),
         turn: None,
@@ -69,6 +71,8 @@ pub(super) fn converse<'a>(
 pub(super) struct Conversing<'a> {
     conversation: Contained<'a>,
     wire: WireRef,
+    /// Whether the handler's next turn may go by without a look at the wire.
+    gathers: bool,
     watch: Watch<'a>,
     clocks: Clocks<'a>,
     /// The turn that the reactor has before a drain ends the session.
@@ -98,14 +102,18 @@ impl Future for Conversing<'_> {
             }
         }
         loop {
-            if let Poll::Ready(ending) = this.conversation.poll(this.clocks.ending, &this.wire, cx) {
-                return Poll::Ready(ending);
+            let turn = turn::take(&this.wire, this.gathers);
+            let polled = this.conversation.poll(cx);
+            let mut wire = this.wire.lock_settled();
+            drop(turn);
+            if let Poll::Ready(left) = polled {
+                return Poll::Ready(left.ending(this.clocks.ending, &wire));
             }
-            let mut wire = this.wire.lock();
             wire.set_driver(cx.waker());
             if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
                 return Poll::Ready(Ending::of_error(&error, wire.is_broken()));
             }
+            this.gathers = wire.lets_gather();
             match this.clocks.check(&mut wire, &mut this.watch) {
                 Clock::Runs => return Poll::Pending,
                 Clock::Cut(reason) => return Poll::Ready(Ending::cut(reason)),
@@ -120,19 +128,34 @@ impl Future for Conversing<'_> {
 struct Contained<'a>(Option<Conversation<'a>>);
 
 impl Contained<'_> {
-    fn poll(&mut self, ending: Option<CloseReason>, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
         let Some(conversation) = &mut self.0 else { return Poll::Pending };
         // The handler's own state is dropped with the session, so nobody sees what a panic left half done.
         match catch_unwind(AssertUnwindSafe(|| conversation.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(()))) => Poll::Ready(Ending::orderly(ending.unwrap_or(CloseReason::Finished))),
-            Ok(Poll::Ready(Err(error))) => Poll::Ready(Ending::of_error(&error, wire.lock().is_broken())),
-            Err(panic) => Poll::Ready(Ending {
+            Ok(polled) => polled.map(Left::Returned),
+            Err(panic) => Poll::Ready(Left::Panicked(panic)),
+        }
+    }
+}
+
+/// How a handler left its conversation.
+enum Left {
+    Returned(Result<()>),
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl Left {
+    /// `ending` is why it was told that no more will come, where it was.
+    fn ending(self, ending: Option<CloseReason>, wire: &Wire) -> Ending {
+        match self {
+            Left::Returned(Ok(())) => Ending::orderly(ending.unwrap_or(CloseReason::Finished)),
+            Left::Returned(Err(error)) => Ending::of_error(&error, wire.is_broken()),
+            Left::Panicked(panic) => Ending {
                 reason: CloseReason::Panicked,
                 error: Some(panic_text(panic.as_ref()).to_owned()),
                 // What it answered before is owed to the peer.
                 orderly: true,
-            }),
+            },
         }
     }
 }

@@ -19,7 +19,7 @@ const FIRST_CAPACITY: usize = 1024;
 
 thread_local! {
     static SCRATCH: RefCell<BytesMut> = RefCell::default();
-    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `read` with an empty buffer that has room for [`READ_SIZE`] bytes. What it leaves in the buffer is dropped, so
@@ -44,12 +44,12 @@ fn with_room<T>(scratch: &mut BytesMut, read: impl FnOnce(&mut BytesMut) -> T) -
 }
 
 /// An empty buffer to write into.
-pub(super) fn take() -> BytesMut {
-    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(FIRST_CAPACITY))
+pub(super) fn take() -> Vec<u8> {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(FIRST_CAPACITY))
 }
 
 /// Gives a buffer back.
-pub(super) fn give(mut buffer: BytesMut) {
+pub(super) fn give(mut buffer: Vec<u8>) {
     buffer.clear();
     if (1..=KEPT_CAPACITY).contains(&buffer.capacity()) {
         SPARE.with_borrow_mut(|spare| {

@@ -1,7 +1,7 @@
 //! A stream of bytes with a framing in front: messages, for layers and for tests that need no [`Session`](super::Session).
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
@@ -27,7 +27,8 @@ impl Framed {
 
 impl MessageStream for Framed {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        self.input.poll_next(&mut *self.io, cx)
+        let found = ready!(self.input.poll_next(&mut *self.io, cx))?;
+        Poll::Ready(Ok(found.then(|| self.input.take())))
     }
 
     fn start_send(&mut self, parts: &[&[u8]]) -> Result<()> {

@@ -1,24 +1,34 @@
 //! What was read from a stream of bytes, cut into messages.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::io::poll_read_buf;
 
 use super::buffers;
 use crate::error::Result;
-use crate::framing::{Framing, FramingError};
+use crate::framing::{Frame, Framing, FramingError};
 use crate::link::ByteStream;
 
 /// The receiving half of a framed stream. Between messages it holds no buffer.
+///
+/// The message that was found last stays where it was read until the next one is asked for, so that whoever only looks at
+/// it costs neither a copy nor a count.
 pub(super) struct Input {
     framing: Arc<dyn Framing>,
-    /// What was read and is no message yet.
+    /// What was read and is not given up yet: the message that was found last, and what is no message so far.
     unread: BytesMut,
-    /// How far `unread` was searched for an end already; see [`Framing::decode`].
+    /// Where in `unread` the message that was found last ends, with what stands around it.
+    rest: usize,
+    /// Where that message stands.
+    message: Range<usize>,
+    /// What was made of it, where it was escaped.
+    made: Option<Box<Bytes>>,
+    /// How far what follows it was searched for an end already; see [`Framing::decode`].
     searched: usize,
     /// Whether `unread` has memory of its own, rather than a piece of the thread's scratch buffer.
     owned: bool,
@@ -28,31 +38,83 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn new(framing: Arc<dyn Framing>) -> Self {
-        Input { framing, unread: BytesMut::new(), searched: 0, owned: true, ended: false }
+        Input {
+            framing,
+            unread: BytesMut::new(),
+            rest: 0,
+            message: 0..0,
+            made: None,
+            searched: 0,
+            owned: true,
+            ended: false,
+        }
     }
 
-    /// The next message of what was read; `None` where more must be read first.
-    #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, FramingError> {
-        if self.unread.is_empty() || self.ended {
-            return Ok(None);
-        }
-        let decoded = self.framing.decode(&mut self.unread, &mut self.searched);
-        if let Ok(Some(_)) = &decoded {
-            self.searched = 0;
-        }
-        decoded
+    pub(super) fn framing(&self) -> &dyn Framing {
+        &*self.framing
     }
 
-    /// The next message, of what was read or of what can be read now; `None` at the end of the stream.
+    /// Finds the next message in what was read. `false` where more must be read first.
     #[inline]
-    pub(super) fn poll_next(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+    pub(super) fn next(&mut self) -> Result<bool, FramingError> {
+        if self.rest == self.unread.len() || self.ended {
+            return Ok(false);
+        }
+        let found = self.framing.decode(&self.unread[self.rest..], &mut self.searched)?;
+        match found {
+            Some(frame) => self.keep(frame).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    #[inline]
+    fn keep(&mut self, frame: Frame) -> Result<(), FramingError> {
+        self.searched = 0;
+        self.message = self.rest + frame.start..self.rest + frame.end;
+        self.rest += frame.taken;
+        if frame.escaped || self.made.is_some() {
+            self.unescape(frame.escaped)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn unescape(&mut self, escaped: bool) -> Result<(), FramingError> {
+        let make = || self.framing.unescape(&self.unread[self.message.clone()]).map(Box::new);
+        self.made = escaped.then(make).transpose()?;
+        Ok(())
+    }
+
+    /// The message that was found last.
+    #[inline]
+    pub(super) fn message(&self) -> &[u8] {
+        match &self.made {
+            None => &self.unread[self.message.clone()],
+            Some(made) => made,
+        }
+    }
+
+    /// The message that was found last, to be kept.
+    #[inline]
+    pub(super) fn take(&mut self) -> Bytes {
+        let frame = Frame::new(std::mem::take(&mut self.message), std::mem::take(&mut self.rest));
+        let message = frame.take_as_it_is(&mut self.unread);
+        self.made.take().map_or(message, |made| *made)
+    }
+
+    /// Finds the next message in what was read or can be read now. `false` at the end of the stream.
+    #[inline]
+    pub(super) fn poll_next(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         loop {
-            if let Some(message) = self.next()? {
-                return Poll::Ready(Ok(Some(message)));
+            if self.next()? {
+                return Poll::Ready(Ok(true));
             }
             if self.ended {
-                return Poll::Ready(Ok(self.framing.decode_end(&mut self.unread)?));
+                let Some(frame) = self.framing.decode_end(&self.unread[self.rest..])? else {
+                    return Poll::Ready(Ok(false));
+                };
+                self.keep(frame)?;
+                return Poll::Ready(Ok(true));
             }
             ready!(self.poll_fill(io, cx))?;
         }
@@ -60,7 +122,7 @@ impl Input {
 
     /// Gives up what was read.
     pub(super) fn clear(&mut self) {
-        self.unread = BytesMut::new();
+        (self.unread, self.rest, self.message, self.made) = (BytesMut::new(), 0, 0..0, None);
     }
 
     /// Reads once more: afterwards there is more to be cut into messages, or the stream has ended.
@@ -69,6 +131,7 @@ impl Input {
         let polled = buffers::with_scratch(|scratch| {
             poll_read_buf(Pin::new(io), cx, scratch).map_ok(|count| {
                 self.ended = count == 0;
+                self.let_message_go();
                 if self.unread.is_empty() {
                     self.unread = scratch.split();
                     self.owned = false;
@@ -78,17 +141,28 @@ impl Input {
                 }
             })
         });
-        if polled.is_pending() && (self.unread.is_empty() || !self.owned) {
+        if polled.is_pending() {
             self.let_go();
         }
         polled
     }
 
+    fn let_message_go(&mut self) {
+        (self.message, self.made) = (0..0, None);
+        self.unread.advance(std::mem::take(&mut self.rest));
+    }
+
     /// It will wait: a piece of a message must not hold the whole scratch buffer in memory, nor must what a long message
     /// grew to be kept for nothing.
     fn let_go(&mut self) {
-        self.unread = if self.unread.is_empty() { BytesMut::new() } else { BytesMut::from(&self.unread[..]) };
-        self.owned = true;
+        self.let_message_go();
+        if self.unread.is_empty() {
+            self.unread = BytesMut::new();
+            self.owned = true;
+        } else if !self.owned {
+            self.unread = BytesMut::from(&self.unread[..]);
+            self.owned = true;
+        }
     }
 }
 

@@ -5,8 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
-
 use super::{WATERMARK, buffers};
 use crate::error::Result;
 use crate::framing::{Framing, SLACK};
@@ -15,33 +13,29 @@ use crate::link::ByteStream;
 /// The sending half of a framed stream. When all is written it holds no buffer.
 pub(crate) struct Output {
     framing: Arc<dyn Framing>,
-    unwritten: BytesMut,
+    unwritten: Vec<u8>,
     /// Whether a layer below holds some of what was written; see [`buffered`](Self::buffered).
     unflushed: bool,
 }
 
 impl Output {
     pub(super) fn new(framing: Arc<dyn Framing>) -> Self {
-        Output { framing, unwritten: BytesMut::new(), unflushed: false }
+        Output { framing, unwritten: Vec::new(), unflushed: false }
     }
 
     /// Takes a message of `size` bytes, given in parts.
     #[inline]
     pub(super) fn start_send(&mut self, parts: &[&[u8]], size: usize) -> Result<()> {
-        if self.unwritten.capacity() - self.unwritten.len() < size + SLACK {
-            self.make_room(size);
-        }
-        Ok(self.framing.encode(parts, &mut self.unwritten)?)
+        append(&*self.framing, parts, size, &mut self.unwritten)
     }
 
-    fn make_room(&mut self, size: usize) {
-        if self.unwritten.capacity() == 0 {
-            self.unwritten = buffers::take();
-        }
-        if self.unwritten.capacity() - self.unwritten.len() < size + SLACK {
-            // At once to what a peer that does not read may hold: growing step by step leaves each step behind as a hole in
-            // the heap, which costs as much again. Memory that is never written to costs nothing.
-            self.unwritten.reserve((size + SLACK).max(WATERMARK + WATERMARK / 2));
+    /// Takes messages that are encoded already, and leaves a buffer with nothing in it.
+    #[inline]
+    pub(super) fn take(&mut self, encoded: &mut Vec<u8>) {
+        if self.unwritten.is_empty() {
+            std::mem::swap(&mut self.unwritten, encoded);
+        } else {
+            self.unwritten.append(encoded);
         }
     }
 
@@ -60,11 +54,7 @@ impl Output {
                 // `clear` rather than `advance` to the end, which would give up the front of the buffer.
                 count if count == self.unwritten.len() => self.unwritten.clear(),
                 // What is left moves to the front: a buffer whose front is given up grows with every slow reader's write.
-                count => {
-                    let left = self.unwritten.len() - count;
-                    self.unwritten.copy_within(count.., 0);
-                    self.unwritten.truncate(left);
-                }
+                count => drop(self.unwritten.drain(..count)),
             }
         }
         if self.unwritten.capacity() > 0 {
@@ -83,5 +73,25 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             other => Poll::Ready(other.map_err(Into::into)),
         }
+    }
+}
+
+/// Appends a message of `size` bytes, given in parts.
+#[inline]
+pub(super) fn append(framing: &dyn Framing, parts: &[&[u8]], size: usize, output: &mut Vec<u8>) -> Result<()> {
+    if output.capacity() - output.len() < size + SLACK {
+        make_room(size, output);
+    }
+    Ok(framing.encode(parts, output)?)
+}
+
+fn make_room(size: usize, output: &mut Vec<u8>) {
+    if output.capacity() == 0 {
+        *output = buffers::take();
+    }
+    if output.capacity() - output.len() < size + SLACK {
+        // At once to what a peer that does not read may hold: growing step by step leaves each step behind as a hole in the
+        // heap, which costs as much again. Memory that is never written to costs nothing.
+        output.reserve((size + SLACK).max(WATERMARK + WATERMARK / 2));
     }
 }

@@ -37,6 +37,7 @@ pub enum PushError {
 
 impl Pusher {
     pub(super) fn new(wire: &WireRef, peer: &Peer) -> Self {
+        wire.lock_settled().let_push();
         Pusher { wire: wire.clone(), remote: peer.remote.clone(), local: peer.local.clone() }
     }
 

@@ -7,12 +7,11 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::*;
 use crate::address::Address;
-use crate::framing::FramingError;
+use crate::framing::{Frame, FramingError};
 use crate::framings::raw::Raw;
 use crate::link::{ByteStream, Capabilities, MessageStream, Route};
 
@@ -90,7 +89,7 @@ impl AsyncWrite for Scripted {
 struct Lines;
 
 impl Framing for Lines {
-    fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError> {
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
         if input.starts_with(b"!") {
             return Err(FramingError::Malformed { framing: "lines", reason: "it begins with a mark" });
         }
@@ -99,15 +98,14 @@ impl Framing for Lines {
             return Ok(None);
         };
         let end = *searched + end;
-        let line = input.split_to(end + 1).freeze();
-        Ok(Some(line.slice(..end)))
+        Ok(Some(Frame::new(0..end, end + 1)))
     }
 
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         if input.is_empty() { Ok(None) } else { Err(FramingError::Incomplete { missing: 1 }) }
     }
 
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
         for part in parts {
             output.extend_from_slice(part);
         }
@@ -205,6 +203,123 @@ fn a_slow_reader_stops_its_sender_at_the_watermark_and_no_byte_is_lost() {
     link.set_room(usize::MAX);
     now(session.flush()).unwrap();
     assert_eq!(link.written(), taken * 1000);
+}
+
+/// Runs what a handler does in one turn, as the engine does.
+fn in_a_turn<T>(session: &mut Session, act: impl FnOnce(&mut Session) -> T) -> T {
+    let wire = session.wire().clone();
+    let gathers = wire.lock().lets_gather();
+    let turn = turn::take(&wire, gathers);
+    let done = act(session);
+    drop(wire.lock_settled());
+    drop(turn);
+    done
+}
+
+#[test]
+fn what_is_sent_in_a_turn_reaches_the_wire_when_the_handler_waits_or_ends_its_turn() {
+    let link = Scripted::default().brings(&[b"x\n"]);
+    let mut session = session(link.clone(), Lines);
+    in_a_turn(&mut session, |session| {
+        let exchange = now(session.exchange()).unwrap().unwrap();
+        assert_eq!(exchange.message(), b"x");
+        now(session.send(b"a")).unwrap();
+        now(session.send_parts(&[b"b", b"c"])).unwrap();
+        assert_eq!(session.wire().lock().buffered(), 0, "it is gathered without the wire");
+        assert!(poll_once(session.exchange()).is_pending());
+        assert_eq!(link.writes(), [b"a\nbc\n".to_vec()]);
+        now(session.send(b"d")).unwrap();
+    });
+    assert_eq!(session.wire().lock().buffered(), 2);
+    let totals = session.totals();
+    assert_eq!((totals.messages_in, totals.bytes_in, totals.messages_out, totals.bytes_out), (1, 1, 3, 4));
+}
+
+#[test]
+fn what_is_sent_keeps_its_order_whichever_way_it_is_sent() {
+    let link = Scripted::default();
+    let mut session = session(link.clone(), Lines);
+    in_a_turn(&mut session, |session| {
+        now(session.send(b"a")).unwrap();
+        let pusher = session.pusher();
+        pusher.try_push(&[b"b"]).unwrap();
+        now(session.send(b"c")).unwrap();
+        pusher.try_push(&[b"d"]).unwrap();
+        now(session.split().1.send(b"e")).unwrap();
+        now(session.send(b"f")).unwrap();
+        now(session.flush()).unwrap();
+        now(session.send(b"g")).unwrap();
+        now(session.finish()).unwrap();
+        assert!(matches!(now(session.send(b"h")), Err(Error::Closed)));
+    });
+    assert_eq!(link.writes().concat(), b"a\nb\nc\nd\ne\nf\ng\n");
+}
+
+#[test]
+fn a_turn_has_the_same_watermark_and_loses_nothing_at_it() {
+    let link = Scripted::default();
+    link.set_room(0);
+    let mut session = session(link.clone(), Raw { largest: 1 << 20 });
+    let block = [b'x'; 1000];
+    let taken = in_a_turn(&mut session, |session| {
+        let taken = (0..100).take_while(|_| poll_once(session.send(&block)).is_ready()).count();
+        link.set_room(usize::MAX);
+        assert!(poll_once(session.send(&block)).is_ready(), "there is room again");
+        taken
+    });
+    assert!((WATERMARK..WATERMARK + 1000).contains(&(taken * 1000)), "{taken} blocks were taken");
+    now(session.flush()).unwrap();
+    assert_eq!(link.written(), (taken + 1) * 1000);
+}
+
+#[test]
+fn a_turn_within_a_turn_is_another_session_s() {
+    let (outer_link, inner_link) = (Scripted::default(), Scripted::default());
+    let (mut outer, mut inner) = (session(outer_link.clone(), Lines), session(inner_link.clone(), Lines));
+    in_a_turn(&mut outer, |outer| {
+        now(outer.send(b"a")).unwrap();
+        in_a_turn(&mut inner, |inner| now(inner.send(b"b")).unwrap());
+        now(outer.send(b"c")).unwrap();
+    });
+    now(outer.flush()).unwrap();
+    now(inner.flush()).unwrap();
+    assert_eq!((outer_link.writes().concat(), inner_link.writes().concat()), (b"a\nc\n".to_vec(), b"b\n".to_vec()));
+}
+
+/// Lines in which `+` stands for a line feed.
+struct Plus;
+
+impl Framing for Plus {
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
+        let frame = Lines.decode(input, searched)?;
+        Ok(frame.map(|frame| Frame { escaped: input[frame.start..frame.end].contains(&b'+'), ..frame }))
+    }
+
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
+        Lines.decode_end(input)
+    }
+
+    fn unescape(&self, bytes: &[u8]) -> Result<Bytes, FramingError> {
+        if bytes == b"+" {
+            return Err(FramingError::Malformed { framing: "plus", reason: "there is nothing else" });
+        }
+        Ok(bytes.iter().map(|byte| if *byte == b'+' { b'\n' } else { *byte }).collect())
+    }
+
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
+        Lines.encode(parts, output)
+    }
+}
+
+#[test]
+fn an_escaped_message_is_received_as_it_was_before_and_one_that_cannot_be_is_refused() {
+    let mut session = session(Scripted::default().brings(&[b"a+b\nc\nd+", b"\ne\n+\nf\n"]), Plus);
+    assert_eq!(now(session.exchange()).unwrap().unwrap().message(), b"a\nb");
+    assert_eq!(now(session.exchange()).unwrap().unwrap().message(), b"c");
+    assert_eq!(now(session.recv()).unwrap().unwrap(), "d\n");
+    assert_eq!(now(session.recv()).unwrap().unwrap(), "e");
+    assert!(matches!(now(session.recv()), Err(Error::Framing(FramingError::Malformed { .. }))));
+    assert_eq!(now(session.recv()).unwrap(), None);
 }
 
 #[test]

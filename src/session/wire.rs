@@ -1,20 +1,20 @@
 //! What a session, its driver and its pushers share: the link, and the state that rules it.
 //!
-//! The lock is held for the length of one poll and is contended only when another task pushes, so a message costs one
-//! uncontended lock to be sent, and the reads of a batch one. It is what allows the engine to write when the handler waits for something else, a pusher to
+//! The lock is held for the length of one poll and is contended only when another task pushes. It is taken for each read, and
+//! once for all that a handler sends in one turn (`turn`), or once a message where others push. It is what allows the engine to write when the handler waits for something else, a pusher to
 //! send without a task and a channel per session, and the two directions of a session to run apart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::coop;
 use tokio::time::Instant;
 
-use super::WATERMARK;
-use super::input::{Input, poll_discard};
+use super::inbound::Source;
+use super::input::poll_discard;
 use super::output::Output;
+use super::{WATERMARK, turn};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::event::Totals;
@@ -68,6 +68,8 @@ pub(crate) struct Wire {
     told: bool,
     /// `recv` gives `None` as soon as nothing is there to be received.
     ending: bool,
+    /// Others may push, at any time: what is sent goes through this lock at once, so that all sees the order of what it knows of.
+    pushed_to: bool,
     /// Set by each write that moved something; the write clock looks at it.
     progressed: bool,
     /// The task that runs the session, to be woken when another one pushed.
@@ -88,50 +90,56 @@ impl Wire {
             finished: false,
             told: false,
             ending: false,
+            pushed_to: false,
             progressed: false,
             driver: None,
             pushers: Vec::new(),
         }
     }
 
-    /// The next message: of bytes, the first that `input` makes of what it is let read.
+    /// Whether there is a next message, which is in `source` then: of bytes, the first that is made of what can be read.
     pub(super) fn poll_recv(
         &mut self,
+        whose: usize,
         cx: &mut Context<'_>,
-        input: Option<&mut Input>,
+        source: &mut Source,
         peer: &mut Peer,
-    ) -> Poll<Result<Option<Bytes>>> {
+    ) -> Poll<Result<bool>> {
         if self.peer_ended || self.refused {
-            return Poll::Ready(Ok(None));
+            return Poll::Ready(Ok(false));
         }
-        let polled = match (&mut self.link, input) {
-            (Some(WireLink::Bytes(io, _)), Some(input)) => input.poll_next(&mut **io, cx),
-            (Some(WireLink::Messages(messages)), _) => messages.poll_recv(cx),
-            (Some(WireLink::Shared(socket)), _) => socket.poll_recv(cx).map(|datagram| {
-                Ok(datagram.map(|datagram| {
-                    peer.remote = datagram.remote;
-                    peer.local = datagram.local;
-                    datagram.payload
-                }))
+        let polled = match (&mut self.link, &mut *source) {
+            (Some(WireLink::Bytes(io, _)), Source::Stream(input)) => input.poll_next(&mut **io, cx),
+            (Some(WireLink::Messages(messages)), Source::Messages(last)) => messages.poll_recv(cx).map_ok(|message| {
+                let came = message.is_some();
+                *last = message.unwrap_or_default();
+                came
             }),
-            (None, _) | (Some(WireLink::Bytes(..)), None) => return Poll::Ready(Ok(None)),
+            (Some(WireLink::Shared(socket)), Source::Messages(last)) => socket.poll_recv(cx).map(|datagram| {
+                let came = datagram.is_some();
+                if let Some(datagram) = datagram {
+                    (peer.remote, peer.local, *last) = (datagram.remote, datagram.local, datagram.payload);
+                }
+                Ok(came)
+            }),
+            _ => return Poll::Ready(Ok(false)),
         };
         match polled {
             Poll::Ready(received) => {
                 self.receiving = false;
                 match &received {
-                    Ok(Some(message)) => {
+                    Ok(true) => {
                         self.totals.messages_in += 1;
-                        self.totals.bytes_in += message.len() as u64;
+                        self.totals.bytes_in += source.message().len() as u64;
                     }
-                    Ok(None) => self.peer_ended = true,
+                    Ok(false) => self.peer_ended = true,
                     Err(error) => self.refuse(error),
                 }
                 Poll::Ready(received)
             }
             Poll::Pending if self.ending => {
                 if coop::has_budget_remaining() {
-                    return Poll::Ready(Ok(None));
+                    return Poll::Ready(Ok(false));
                 }
                 // The task has had its turn, so the link was perhaps not even asked: what it holds is received in the next.
                 cx.waker().wake_by_ref();
@@ -141,6 +149,7 @@ impl Wire {
                 self.receiving = true;
                 // The handler waits: now is the time to write. Whether it could all be written does not matter here,
                 // and a failure will be met again by whoever reads or writes next.
+                turn::hand_over(whose, self);
                 match self.poll_flush(cx) {
                     Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                     _ => Poll::Pending,
@@ -236,6 +245,31 @@ impl Wire {
         if !self.driver.as_ref().is_some_and(knows) && !self.pushers.iter().any(knows) {
             self.pushers.push(cx.waker().clone());
         }
+    }
+
+    /// Takes what was gathered in a turn: messages of so many bytes together, which are encoded already.
+    #[inline]
+    pub(super) fn take_gathered(&mut self, encoded: &mut Vec<u8>, messages: u32, bytes: u64) {
+        if let Some(WireLink::Bytes(_, output)) = &mut self.link {
+            output.take(encoded);
+        }
+        self.totals.messages_out += u64::from(messages);
+        self.totals.bytes_out += bytes;
+    }
+
+    /// Whether what the handler sends may be gathered without a look at this wire: nothing waits that it would have to wait
+    /// for, and nobody else sends.
+    #[inline]
+    pub(crate) fn lets_gather(&self) -> bool {
+        match &self.link {
+            Some(WireLink::Bytes(_, output)) => !self.finished && !self.pushed_to && output.buffered() == 0,
+            _ => false,
+        }
+    }
+
+    /// From now on others may push.
+    pub(super) fn let_push(&mut self) {
+        self.pushed_to = true;
     }
 
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -365,7 +399,7 @@ pub(super) struct Received {
 
 impl Received {
     #[inline]
-    pub(super) fn count(&mut self, message: &Bytes) {
+    pub(super) fn count(&mut self, message: &[u8]) {
         self.messages += 1;
         self.bytes = self.bytes.saturating_add(u32::try_from(message.len()).unwrap_or(u32::MAX));
     }
@@ -378,6 +412,19 @@ pub(crate) struct WireRef(Arc<Mutex<Wire>>);
 impl WireRef {
     pub(super) fn new(wire: Wire) -> Self {
         WireRef(Arc::new(Mutex::new(wire)))
+    }
+
+    /// Which one it is, among all there are at this time.
+    #[inline]
+    pub(super) fn id(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    /// As [`lock`](Self::lock), for the session itself: with what it has sent in this turn.
+    pub(crate) fn lock_settled(&self) -> MutexGuard<'_, Wire> {
+        let mut wire = self.lock();
+        turn::hand_over(self.id(), &mut wire);
+        wire
     }
 
     /// A panic while the lock was held concerns this session alone, which its driver ends: the state stays usable.

@@ -1,7 +1,6 @@
 //! A framing: a tab ends a message.
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use greetd::framing::{append, length};
+use greetd::framing::{Frame, append, length};
 use greetd::{Framing, FramingError};
 
 /// Messages without tabs, each with one behind it.
@@ -17,30 +16,28 @@ impl Tabs {
 }
 
 impl Framing for Tabs {
-    fn decode(&self, input: &mut BytesMut, searched: &mut usize) -> Result<Option<Bytes>, FramingError> {
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
         let Some(end) = input[*searched..].iter().position(|byte| *byte == b'\t') else {
             *searched = input.len();
             return self.check(input.len()).map(|()| None);
         };
         let end = *searched + end;
         self.check(end)?;
-        let message = input.split_to(end).freeze();
-        input.advance(1);
-        Ok(Some(message))
+        Ok(Some(Frame::new(0..end, end + 1)))
     }
 
-    fn decode_end(&self, input: &mut BytesMut) -> Result<Option<Bytes>, FramingError> {
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
         // The last message may lack its tab, as a last line may lack its end.
         if input.is_empty() {
             return Ok(None);
         }
         match self.decode(input, &mut 0)? {
             Some(message) => Ok(Some(message)),
-            None => Ok(Some(input.split().freeze())),
+            None => Ok(Some(Frame::new(0..input.len(), input.len()))),
         }
     }
 
-    fn encode(&self, parts: &[&[u8]], output: &mut BytesMut) -> Result<(), FramingError> {
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
         if parts.iter().any(|part| part.contains(&b'\t')) {
             return Err(FramingError::Unencodable { framing: "tabs", reason: "it holds a tab" });
         }

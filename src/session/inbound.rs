@@ -1,0 +1,115 @@
+//! What only the receiving side of a session knows: no other task ever asks for it, so it stands outside the lock.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::input::Input;
+use super::wire::{Received, WireRef};
+use crate::error::{Error, Result};
+use crate::framing::{Framing, FramingError};
+use crate::link::Peer;
+
+pub(super) struct Inbound {
+    pub(super) source: Source,
+    pub(super) peer: Peer,
+    received: Received,
+}
+
+/// Where messages come from. It keeps the last one until the next is asked for.
+pub(super) enum Source {
+    /// They are cut out of what is read.
+    Stream(Input),
+    /// The link gives them.
+    Messages(Bytes),
+}
+
+impl Source {
+    /// The last message.
+    #[inline]
+    pub(super) fn message(&self) -> &[u8] {
+        match self {
+            Source::Stream(input) => input.message(),
+            Source::Messages(message) => message,
+        }
+    }
+
+    /// The last message, to be kept.
+    #[inline]
+    pub(super) fn take(&mut self) -> Bytes {
+        match self {
+            Source::Stream(input) => input.take(),
+            Source::Messages(message) => std::mem::take(message),
+        }
+    }
+
+    /// What bytes are framed in.
+    #[inline]
+    pub(super) fn framing(&self) -> Option<&dyn Framing> {
+        match self {
+            Source::Stream(input) => Some(input.framing()),
+            Source::Messages(_) => None,
+        }
+    }
+
+    /// Nothing more is made of what was received.
+    fn clear(&mut self) {
+        match self {
+            Source::Stream(input) => input.clear(),
+            Source::Messages(message) => message.clear(),
+        }
+    }
+}
+
+impl Inbound {
+    pub(super) fn new(source: Source, peer: Peer) -> Self {
+        Inbound { source, peer, received: Received::default() }
+    }
+
+    /// Whether there is a next message, in [`source`](Self::source) then. What is read already comes without a look at
+    /// the wire.
+    #[expect(
+        clippy::inline_always,
+        reason = "handing an answer up through calls costs as much as cutting a message out"
+    )]
+    #[inline(always)]
+    pub(super) fn poll_next(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+        if let Source::Stream(input) = &mut self.source {
+            match input.next() {
+                Ok(true) => {
+                    self.received.count(input.message());
+                    return Poll::Ready(Ok(true));
+                }
+                Ok(false) => {}
+                Err(error) => return Poll::Ready(Err(self.refuse(wire, error))),
+            }
+        }
+        self.poll_wire(wire, cx)
+    }
+
+    #[inline(never)]
+    fn poll_wire(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+        let whose = wire.id();
+        let mut wire = wire.lock();
+        wire.count_received(std::mem::take(&mut self.received));
+        let polled = wire.poll_recv(whose, cx, &mut self.source, &mut self.peer);
+        if let Poll::Ready(Err(_)) = &polled {
+            self.source.clear();
+        }
+        polled
+    }
+
+    /// Nothing more is made of bytes that broke the framing.
+    #[cold]
+    fn refuse(&mut self, wire: &WireRef, error: FramingError) -> Error {
+        self.source.clear();
+        let error = error.into();
+        wire.lock().refuse(&error);
+        error
+    }
+
+    /// What was received since this was last asked, and not told to the wire.
+    pub(super) fn take_received(&mut self) -> Received {
+        std::mem::take(&mut self.received)
+    }
+}

@@ -1,0 +1,99 @@
+//! What a handler sends while it is run, gathered in a buffer of its thread.
+//!
+//! A handler is run in turns: the engine lets it go on, it answers what has come, and waits. Within a turn nobody else can
+//! reach its session, unless a [`Pusher`](super::Pusher) was asked for. So its messages are laid into a buffer that belongs
+//! to the thread, without a lock, and handed over to the session's wire all at once: when the handler waits, at the latest
+//! at the end of the turn.
+
+use std::cell::RefCell;
+
+use super::WATERMARK;
+use super::output;
+use super::wire::{Wire, WireRef};
+use crate::error::Result;
+use crate::framing::{self, Framing};
+
+thread_local! {
+    static TURN: RefCell<Turn> = const { RefCell::new(Turn::of(0)) };
+}
+
+/// The turn that is taken on this thread.
+struct Turn {
+    /// Whose it is, by [`WireRef::id`]; nobody's where it is 0.
+    whose: usize,
+    gathered: Vec<u8>,
+    messages: u32,
+    bytes: u64,
+}
+
+impl Turn {
+    const fn of(whose: usize) -> Self {
+        Turn { whose, gathered: Vec::new(), messages: 0, bytes: 0 }
+    }
+}
+
+/// A turn begins; it ends when this is dropped. What was gathered by then must have been handed over.
+pub(crate) struct Taking {
+    /// The turn within which this one is taken: a handler may itself run others.
+    outer: Option<Turn>,
+}
+
+/// Begins the turn of that session. `gathers` says whether its wire [lets it](Wire::lets_gather).
+#[inline]
+pub(crate) fn take(wire: &WireRef, gathers: bool) -> Taking {
+    let whose = if gathers { wire.id() } else { 0 };
+    TURN.with_borrow_mut(|turn| {
+        let outer = (turn.whose != 0).then(|| std::mem::replace(turn, Turn::of(0)));
+        turn.whose = whose;
+        Taking { outer }
+    })
+}
+
+impl Drop for Taking {
+    #[inline]
+    fn drop(&mut self) {
+        TURN.with_borrow_mut(|turn| match self.outer.take() {
+            Some(outer) => *turn = outer,
+            None => turn.whose = 0,
+        });
+    }
+}
+
+/// Takes a message, where it is the turn of that session and there is room.
+#[inline]
+pub(super) fn send(wire: &WireRef, framing: &dyn Framing, parts: &[&[u8]]) -> Option<Result<()>> {
+    TURN.with_borrow_mut(|turn| {
+        if turn.whose != wire.id() || turn.gathered.len() >= WATERMARK {
+            return None;
+        }
+        let size = framing::length(parts);
+        if let Err(error) = output::append(framing, parts, size, &mut turn.gathered) {
+            return Some(Err(error));
+        }
+        turn.messages += 1;
+        turn.bytes += size as u64;
+        Some(Ok(()))
+    })
+}
+
+/// Hands what was gathered over to the wire, in whose hands it is from then on to send: nothing more is gathered in this
+/// turn, unless it is [taken up](take_up) again. Says whether it was this session's turn.
+#[inline]
+pub(super) fn hand_over(whose: usize, wire: &mut Wire) -> bool {
+    TURN.with_borrow_mut(|turn| {
+        if turn.whose != whose {
+            return false;
+        }
+        turn.whose = 0;
+        if turn.messages > 0 {
+            wire.take_gathered(&mut turn.gathered, turn.messages, turn.bytes);
+            (turn.messages, turn.bytes) = (0, 0);
+        }
+        true
+    })
+}
+
+/// Goes on with a turn that was handed over.
+pub(super) fn take_up(whose: usize) {
+    TURN.with_borrow_mut(|turn| turn.whose = whose);
+}
