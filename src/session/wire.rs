@@ -1,8 +1,9 @@
 //! What a session, its driver and its pushers share: the link, and the state that rules it.
 //!
-//! The lock is held for the length of one poll and is contended only when another task pushes. It is taken for each read, and
-//! once for all that a handler sends in one turn (`turn`), or once a message where others push. It is what allows the engine to write when the handler waits for something else, a pusher to
-//! send without a task and a channel per session, and the two directions of a session to run apart.
+//! The lock is held for the length of one poll and is contended only when another task pushes. It is taken for each read,
+//! and once for all that a handler sends in one turn (`turn`), or once a message where others push. It is what allows the
+//! engine to write when the handler waits for something else, a pusher to send without a task and a channel per session,
+//! and the two directions of a session to run apart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
