@@ -1,61 +1,76 @@
 //! Buffers that belong to the thread, lent to whichever session is running, so that an idle one holds none.
 //!
-//! Reading: one large scratch buffer. What a read brings is split off it without a copy, and once all messages cut
-//! from it are gone its memory is used again: in the steady state nothing is allocated per message.
-//! Writing: a few small buffers, taken when a session has something to send and given back when it is written.
+//! Reading: what a read brings is copied out of one large scratch buffer into a small one, which the session has until it
+//! is through with all of it. Writing: a small one, until all is written. In the steady state nothing is allocated for a
+//! message.
 
 use std::cell::RefCell;
 
 use bytes::BytesMut;
 
 /// The most that one read brings.
-pub(super) const READ_SIZE: usize = 64 * 1024;
-/// Two reads fit, so that the memory is gone round less often than it is read into.
-const SCRATCH_SIZE: usize = 2 * READ_SIZE;
+const READ_SIZE: usize = 64 * 1024;
 /// A buffer that grew beyond this is freed rather than kept.
 const KEPT_CAPACITY: usize = 64 * 1024;
 const KEPT_BUFFERS: usize = 32;
 const FIRST_CAPACITY: usize = 1024;
 
 thread_local! {
-    static SCRATCH: RefCell<BytesMut> = RefCell::default();
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SPARE_INPUTS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static SPARE_OUTPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `read` with an empty buffer that has room for [`READ_SIZE`] bytes. What it leaves in the buffer is dropped, so
-/// it splits off what it keeps.
+/// Runs `read` with room for as much as one read is to bring.
 #[inline]
-pub(super) fn with_scratch<T>(read: impl FnOnce(&mut BytesMut) -> T) -> T {
+pub(super) fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
-        Ok(mut scratch) => with_room(&mut scratch, read),
+        Ok(mut scratch) => {
+            if scratch.is_empty() {
+                // Not `resize`, which would write to every page.
+                *scratch = vec![0; READ_SIZE];
+            }
+            read(&mut scratch)
+        }
         // A link may itself be made of sessions, and read from within a read.
-        Err(_) => with_room(&mut BytesMut::new(), read),
+        Err(_) => read(&mut vec![0; READ_SIZE]),
     })
 }
 
-#[inline]
-fn with_room<T>(scratch: &mut BytesMut, read: impl FnOnce(&mut BytesMut) -> T) -> T {
-    if scratch.capacity() < READ_SIZE {
-        scratch.reserve(SCRATCH_SIZE);
-    }
-    let result = read(scratch);
-    scratch.clear();
-    result
+/// An empty buffer for what was read.
+pub(super) fn take_input() -> BytesMut {
+    SPARE_INPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(FIRST_CAPACITY))
 }
 
-/// An empty buffer to write into.
-pub(super) fn take() -> Vec<u8> {
-    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(FIRST_CAPACITY))
-}
-
-/// Gives a buffer back.
-pub(super) fn give(mut buffer: Vec<u8>) {
+/// Gives one back. Messages that were taken out of it, and are still held, keep its memory.
+pub(super) fn give_input(mut buffer: BytesMut) {
     buffer.clear();
-    if (1..=KEPT_CAPACITY).contains(&buffer.capacity()) {
-        SPARE.with_borrow_mut(|spare| {
+    if is_worth_keeping(buffer.capacity()) {
+        SPARE_INPUTS.with_borrow_mut(|spare| {
             if spare.len() < KEPT_BUFFERS {
                 spare.push(buffer);
             }
         });
     }
+}
+
+/// An empty buffer to write into.
+pub(super) fn take_output() -> Vec<u8> {
+    SPARE_OUTPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(FIRST_CAPACITY))
+}
+
+/// Gives one back.
+pub(super) fn give_output(mut buffer: Vec<u8>) {
+    buffer.clear();
+    if is_worth_keeping(buffer.capacity()) {
+        SPARE_OUTPUTS.with_borrow_mut(|spare| {
+            if spare.len() < KEPT_BUFFERS {
+                spare.push(buffer);
+            }
+        });
+    }
+}
+
+fn is_worth_keeping(capacity: usize) -> bool {
+    (1..=KEPT_CAPACITY).contains(&capacity)
 }

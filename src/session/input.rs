@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio_util::io::poll_read_buf;
+use tokio::io::ReadBuf;
 
 use super::buffers;
 use crate::error::Result;
@@ -30,24 +30,13 @@ pub(super) struct Input {
     made: Option<Box<Bytes>>,
     /// How far what follows it was searched for an end already; see [`Framing::decode`].
     searched: usize,
-    /// Whether `unread` has memory of its own, rather than a piece of the thread's scratch buffer.
-    owned: bool,
     /// The stream has ended.
     ended: bool,
 }
 
 impl Input {
     pub(super) fn new(framing: Arc<dyn Framing>) -> Self {
-        Input {
-            framing,
-            unread: BytesMut::new(),
-            rest: 0,
-            message: 0..0,
-            made: None,
-            searched: 0,
-            owned: true,
-            ended: false,
-        }
+        Input { framing, unread: BytesMut::new(), rest: 0, message: 0..0, made: None, searched: 0, ended: false }
     }
 
     pub(super) fn framing(&self) -> &dyn Framing {
@@ -129,16 +118,14 @@ impl Input {
     #[inline]
     fn poll_fill(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = buffers::with_scratch(|scratch| {
-            poll_read_buf(Pin::new(io), cx, scratch).map_ok(|count| {
-                self.ended = count == 0;
+            let mut came = ReadBuf::new(scratch);
+            Pin::new(io).poll_read(cx, &mut came).map_ok(|()| {
+                self.ended = came.filled().is_empty();
                 self.let_message_go();
-                if self.unread.is_empty() {
-                    self.unread = scratch.split();
-                    self.owned = false;
-                } else {
-                    self.unread.extend_from_slice(scratch);
-                    self.owned = true;
+                if self.unread.capacity() == 0 {
+                    self.unread = buffers::take_input();
                 }
+                self.unread.extend_from_slice(came.filled());
             })
         });
         if polled.is_pending() {
@@ -149,19 +136,24 @@ impl Input {
 
     fn let_message_go(&mut self) {
         (self.message, self.made) = (0..0, None);
-        self.unread.advance(std::mem::take(&mut self.rest));
+        match std::mem::take(&mut self.rest) {
+            // All of it, as a rule: the memory is used again from its front.
+            rest if rest == self.unread.len() => self.unread.clear(),
+            rest => self.unread.advance(rest),
+        }
     }
 
-    /// It will wait: a piece of a message must not hold the whole scratch buffer in memory, nor must what a long message
-    /// grew to be kept for nothing.
+    /// It will wait: nothing is held for nothing, and for a piece of a message not much more than it needs.
     fn let_go(&mut self) {
         self.let_message_go();
+        if self.unread.capacity() == 0 {
+            return;
+        }
         if self.unread.is_empty() {
-            self.unread = BytesMut::new();
-            self.owned = true;
-        } else if !self.owned {
-            self.unread = BytesMut::from(&self.unread[..]);
-            self.owned = true;
+            buffers::give_input(std::mem::take(&mut self.unread));
+        } else if self.unread.capacity() > 4 * self.unread.len() {
+            let piece = BytesMut::from(&self.unread[..]);
+            buffers::give_input(std::mem::replace(&mut self.unread, piece));
         }
     }
 }
@@ -169,10 +161,13 @@ impl Input {
 /// Reads and drops whatever comes, to the end of the stream; what framing it is in does not matter any more.
 pub(super) fn poll_discard(io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<()> {
     loop {
-        match buffers::with_scratch(|scratch| poll_read_buf(Pin::new(&mut *io), cx, scratch)) {
-            Poll::Ready(Ok(1..)) => {}
-            Poll::Ready(_) => return Poll::Ready(()),
-            Poll::Pending => return Poll::Pending,
+        let more = buffers::with_scratch(|scratch| {
+            let mut came = ReadBuf::new(scratch);
+            let read = ready!(Pin::new(&mut *io).poll_read(cx, &mut came));
+            Poll::Ready(read.is_ok() && !came.filled().is_empty())
+        });
+        if !ready!(more) {
+            return Poll::Ready(());
         }
     }
 }

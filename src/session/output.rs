@@ -58,7 +58,7 @@ impl Output {
             }
         }
         if self.unwritten.capacity() > 0 {
-            buffers::give(std::mem::take(&mut self.unwritten));
+            buffers::give_output(std::mem::take(&mut self.unwritten));
         }
         let flushed = Pin::new(io).poll_flush(cx);
         self.unflushed = flushed.is_pending();
@@ -87,7 +87,7 @@ pub(super) fn append(framing: &dyn Framing, parts: &[&[u8]], size: usize, output
 
 fn make_room(size: usize, output: &mut Vec<u8>) {
     if output.capacity() == 0 {
-        *output = buffers::take();
+        *output = buffers::take_output();
     }
     if output.capacity() - output.len() < size + SLACK {
         // At once to what a peer that does not read may hold: growing step by step leaves each step behind as a hole in the
