@@ -61,8 +61,8 @@ impl Session {
     pub fn new(opened: Opened, framing: Option<Arc<dyn Framing>>) -> Result<Self> {
         match (opened.link, framing) {
             (Link::Bytes(io), Some(framing)) => {
-                let link = WireLink::Bytes(io, Output::new(framing.clone()));
-                Ok(Session::with_source(link, opened.peer, Source::Stream(Input::new(framing))))
+                let link = WireLink::Bytes(io, Output::default());
+                Ok(Session::with_source(link, opened.peer, Source::Stream(Input::default()), Some(framing)))
             }
             (Link::Bytes(_), None) => Err(Error::handler("a stream of bytes needs a framing")),
             (Link::Messages(messages), _) => Ok(Session::over(WireLink::Messages(messages), opened.peer)),
@@ -71,11 +71,11 @@ impl Session {
 
     /// A session over a link that carries messages.
     pub(crate) fn over(link: WireLink, peer: Peer) -> Self {
-        Session::with_source(link, peer, Source::Messages(Bytes::new()))
+        Session::with_source(link, peer, Source::Messages(Bytes::new()), None)
     }
 
-    fn with_source(link: WireLink, peer: Peer, source: Source) -> Self {
-        Session { wire: WireRef::new(Wire::new(link)), inbound: Inbound::new(source, peer) }
+    fn with_source(link: WireLink, peer: Peer, source: Source, framing: Option<Arc<dyn Framing>>) -> Self {
+        Session { wire: WireRef::new(Wire::new(link), framing), inbound: Inbound::new(source, peer) }
     }
 
     pub(crate) fn wire(&self) -> &WireRef {
@@ -230,7 +230,7 @@ impl<'a> Exchange<'a> {
 /// Sends to whoever sent the last message. Within the session's own turn that needs no look at the wire.
 #[inline]
 fn poll_send(wire: &WireRef, inbound: &Inbound, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
-    if let Some(framing) = inbound.source.framing()
+    if let Some(framing) = wire.framing()
         && let Some(taken) = turn::send(wire, framing, parts)
     {
         return Poll::Ready(taken);
@@ -240,10 +240,10 @@ fn poll_send(wire: &WireRef, inbound: &Inbound, cx: &mut Context<'_>, parts: &[&
 
 #[inline(never)]
 fn poll_send_on(wire: &WireRef, peer: &Peer, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
-    let whose = wire.id();
+    let (whose, framing) = (wire.id(), wire.framing());
     let mut wire = wire.lock();
     let is_turn = turn::hand_over(whose, &mut wire);
-    let sent = wire.poll_send(cx, parts, peer);
+    let sent = wire.poll_send(cx, parts, peer, framing);
     if is_turn && wire.lets_gather() {
         turn::take_up(whose);
     }
@@ -273,7 +273,7 @@ pub struct Sending<'a> {
 impl Sending<'_> {
     /// As [`Session::send`].
     pub async fn send(&mut self, message: &[u8]) -> Result<()> {
-        poll_fn(|cx| self.wire.lock_settled().poll_send(cx, &[message], &self.peer)).await
+        poll_fn(|cx| self.wire.lock_settled().poll_send(cx, &[message], &self.peer, self.wire.framing())).await
     }
 
     /// As [`Session::flush`].

@@ -181,9 +181,11 @@ pub(crate) async fn serve(handler: Arc<dyn Handler>, mut session: Session) -> Re
     {
         let mut serving = handler.serve(&mut session);
         poll_fn(|cx| {
-            wire.lock().set_driver(cx.waker());
             let polled = serving.as_mut().poll(cx);
-            let _ = wire.lock().poll_flush(cx);
+            let mut wire = wire.lock();
+            // Afterwards: whom to wake matters once the handler has let somebody push.
+            wire.set_driver(cx.waker());
+            let _ = wire.poll_flush(cx);
             polled
         })
         .await?;

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use bytes::BytesMut;
+use super::input::Reading;
 
 /// The most that one read brings.
 const READ_SIZE: usize = 64 * 1024;
@@ -17,7 +17,7 @@ const FIRST_CAPACITY: usize = 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static SPARE_INPUTS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static SPARE_READINGS: RefCell<Vec<Box<Reading>>> = const { RefCell::new(Vec::new()) };
     static SPARE_OUTPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -37,18 +37,18 @@ pub(super) fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     })
 }
 
-/// An empty buffer for what was read.
-pub(super) fn take_input() -> BytesMut {
-    SPARE_INPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(FIRST_CAPACITY))
+/// A place for what was read, with nothing in it.
+pub(super) fn take_reading() -> Box<Reading> {
+    SPARE_READINGS.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
-/// Gives one back. Messages that were taken out of it, and are still held, keep its memory.
-pub(super) fn give_input(mut buffer: BytesMut) {
-    buffer.clear();
-    if is_worth_keeping(buffer.capacity()) {
-        SPARE_INPUTS.with_borrow_mut(|spare| {
+/// Gives one back with which its session is through. Messages that were taken out of it, and are still held, keep its
+/// memory.
+pub(super) fn give_reading(reading: Box<Reading>) {
+    if reading.capacity() <= KEPT_CAPACITY {
+        SPARE_READINGS.with_borrow_mut(|spare| {
             if spare.len() < KEPT_BUFFERS {
-                spare.push(buffer);
+                spare.push(reading);
             }
         });
     }
@@ -62,15 +62,11 @@ pub(super) fn take_output() -> Vec<u8> {
 /// Gives one back.
 pub(super) fn give_output(mut buffer: Vec<u8>) {
     buffer.clear();
-    if is_worth_keeping(buffer.capacity()) {
+    if (1..=KEPT_CAPACITY).contains(&buffer.capacity()) {
         SPARE_OUTPUTS.with_borrow_mut(|spare| {
             if spare.len() < KEPT_BUFFERS {
                 spare.push(buffer);
             }
         });
     }
-}
-
-fn is_worth_keeping(capacity: usize) -> bool {
-    (1..=KEPT_CAPACITY).contains(&capacity)
 }

@@ -14,6 +14,7 @@ use crate::link::{ByteStream, MessageStream};
 /// Messages cut out of bytes and put into bytes. Between messages it holds no buffer.
 pub struct Framed {
     io: Box<dyn ByteStream>,
+    framing: Arc<dyn Framing>,
     input: Input,
     output: Output,
 }
@@ -21,18 +22,18 @@ pub struct Framed {
 impl Framed {
     /// Puts the framing in front of the bytes.
     pub fn new(io: Box<dyn ByteStream>, framing: Arc<dyn Framing>) -> Self {
-        Framed { io, input: Input::new(framing.clone()), output: Output::new(framing) }
+        Framed { io, framing, input: Input::default(), output: Output::default() }
     }
 }
 
 impl MessageStream for Framed {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        let found = ready!(self.input.poll_next(&mut *self.io, cx))?;
+        let found = ready!(self.input.poll_next(&*self.framing, &mut *self.io, cx))?;
         Poll::Ready(Ok(found.then(|| self.input.take())))
     }
 
     fn start_send(&mut self, parts: &[&[u8]]) -> Result<()> {
-        self.output.start_send(parts, length(parts))
+        self.output.start_send(&*self.framing, parts, length(parts))
     }
 
     fn buffered(&self) -> usize {

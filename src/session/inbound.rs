@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::input::Input;
 use super::wire::{Received, WireRef};
 use crate::error::{Error, Result};
-use crate::framing::{Framing, FramingError};
+use crate::framing::FramingError;
 use crate::link::Peer;
 
 pub(super) struct Inbound {
@@ -43,15 +43,6 @@ impl Source {
         }
     }
 
-    /// What bytes are framed in.
-    #[inline]
-    pub(super) fn framing(&self) -> Option<&dyn Framing> {
-        match self {
-            Source::Stream(input) => Some(input.framing()),
-            Source::Messages(_) => None,
-        }
-    }
-
     /// Nothing more is made of what was received.
     fn clear(&mut self) {
         match self {
@@ -74,8 +65,8 @@ impl Inbound {
     )]
     #[inline(always)]
     pub(super) fn poll_next(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        if let Source::Stream(input) = &mut self.source {
-            match input.next() {
+        if let (Source::Stream(input), Some(framing)) = (&mut self.source, wire.framing()) {
+            match input.next(framing) {
                 Ok(true) => {
                     self.received.count(input.message());
                     return Poll::Ready(Ok(true));
@@ -89,10 +80,10 @@ impl Inbound {
 
     #[inline(never)]
     fn poll_wire(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        let whose = wire.id();
+        let (whose, framing) = (wire.id(), wire.framing());
         let mut wire = wire.lock();
         wire.count_received(std::mem::take(&mut self.received));
-        let polled = wire.poll_recv(whose, cx, &mut self.source, &mut self.peer);
+        let polled = wire.poll_recv(whose, cx, &mut self.source, &mut self.peer, framing);
         if let Poll::Ready(Err(_)) = &polled {
             self.source.clear();
         }

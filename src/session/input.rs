@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -14,104 +13,81 @@ use crate::error::Result;
 use crate::framing::{Frame, Framing, FramingError};
 use crate::link::ByteStream;
 
-/// The receiving half of a framed stream. Between messages it holds no buffer.
+/// The receiving half of a framed stream. Between messages it holds nothing.
+#[derive(Default)]
+pub(super) struct Input {
+    reading: Option<Box<Reading>>,
+    /// The stream has ended.
+    ended: bool,
+}
+
+/// What was read and is not given up yet.
 ///
 /// The message that was found last stays where it was read until the next one is asked for, so that whoever only looks at
 /// it costs neither a copy nor a count.
-pub(super) struct Input {
-    framing: Arc<dyn Framing>,
-    /// What was read and is not given up yet: the message that was found last, and what is no message so far.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// The message that was found last, and what is no message so far.
     unread: BytesMut,
     /// Where in `unread` the message that was found last ends, with what stands around it.
     rest: usize,
     /// Where that message stands.
     message: Range<usize>,
     /// What was made of it, where it was escaped.
-    made: Option<Box<Bytes>>,
+    made: Option<Bytes>,
     /// How far what follows it was searched for an end already; see [`Framing::decode`].
     searched: usize,
-    /// The stream has ended.
-    ended: bool,
 }
 
 impl Input {
-    pub(super) fn new(framing: Arc<dyn Framing>) -> Self {
-        Input { framing, unread: BytesMut::new(), rest: 0, message: 0..0, made: None, searched: 0, ended: false }
-    }
-
-    pub(super) fn framing(&self) -> &dyn Framing {
-        &*self.framing
-    }
-
     /// Finds the next message in what was read. `false` where more must be read first.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<bool, FramingError> {
-        if self.rest == self.unread.len() || self.ended {
-            return Ok(false);
+    pub(super) fn next(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
+        match &mut self.reading {
+            Some(reading) if !self.ended => reading.next(framing),
+            _ => Ok(false),
         }
-        let found = self.framing.decode(&self.unread[self.rest..], &mut self.searched)?;
-        match found {
-            Some(frame) => self.keep(frame).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    #[inline]
-    fn keep(&mut self, frame: Frame) -> Result<(), FramingError> {
-        self.searched = 0;
-        self.message = self.rest + frame.start..self.rest + frame.end;
-        self.rest += frame.taken;
-        if frame.escaped || self.made.is_some() {
-            self.unescape(frame.escaped)?;
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn unescape(&mut self, escaped: bool) -> Result<(), FramingError> {
-        let make = || self.framing.unescape(&self.unread[self.message.clone()]).map(Box::new);
-        self.made = escaped.then(make).transpose()?;
-        Ok(())
     }
 
     /// The message that was found last.
     #[inline]
     pub(super) fn message(&self) -> &[u8] {
-        match &self.made {
-            None => &self.unread[self.message.clone()],
-            Some(made) => made,
-        }
+        self.reading.as_ref().map_or(&[], |reading| reading.message())
     }
 
     /// The message that was found last, to be kept.
     #[inline]
     pub(super) fn take(&mut self) -> Bytes {
-        let frame = Frame::new(std::mem::take(&mut self.message), std::mem::take(&mut self.rest));
-        let message = frame.take_as_it_is(&mut self.unread);
-        self.made.take().map_or(message, |made| *made)
+        self.reading.as_mut().map_or_else(Bytes::new, |reading| reading.take())
     }
 
     /// Finds the next message in what was read or can be read now. `false` at the end of the stream.
     #[inline]
-    pub(super) fn poll_next(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+    pub(super) fn poll_next(
+        &mut self,
+        framing: &dyn Framing,
+        io: &mut dyn ByteStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool>> {
         loop {
-            if self.next()? {
+            if self.next(framing)? {
                 return Poll::Ready(Ok(true));
             }
             if self.ended {
-                let Some(frame) = self.framing.decode_end(&self.unread[self.rest..])? else {
-                    return Poll::Ready(Ok(false));
-                };
-                self.keep(frame)?;
-                return Poll::Ready(Ok(true));
+                return Poll::Ready(Ok(self.last(framing)?));
             }
             ready!(self.poll_fill(io, cx))?;
         }
     }
 
+    fn last(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
+        // Also where nothing is left: a framing may say what is missing.
+        self.reading.get_or_insert_with(buffers::take_reading).last(framing)
+    }
+
     /// Gives up what was read.
     pub(super) fn clear(&mut self) {
-        (self.unread, self.rest, self.message, self.made) = (BytesMut::new(), 0, 0..0, None);
+        self.reading = None;
     }
 
     /// Reads once more: afterwards there is more to be cut into messages, or the stream has ended.
@@ -121,17 +97,83 @@ impl Input {
             let mut came = ReadBuf::new(scratch);
             Pin::new(io).poll_read(cx, &mut came).map_ok(|()| {
                 self.ended = came.filled().is_empty();
-                self.let_message_go();
-                if self.unread.capacity() == 0 {
-                    self.unread = buffers::take_input();
+                if !self.ended {
+                    self.reading.get_or_insert_with(buffers::take_reading).add(came.filled());
                 }
-                self.unread.extend_from_slice(came.filled());
             })
         });
         if polled.is_pending() {
             self.let_go();
         }
         polled
+    }
+
+    /// It will wait: nothing is held for nothing.
+    fn let_go(&mut self) {
+        if let Some(reading) = &mut self.reading
+            && reading.is_through()
+            && let Some(reading) = self.reading.take()
+        {
+            buffers::give_reading(reading);
+        }
+    }
+}
+
+impl Reading {
+    #[inline]
+    fn next(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
+        if self.rest == self.unread.len() {
+            return Ok(false);
+        }
+        match framing.decode(&self.unread[self.rest..], &mut self.searched)? {
+            Some(frame) => self.keep(framing, frame).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn last(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
+        match framing.decode_end(&self.unread[self.rest..])? {
+            Some(frame) => self.keep(framing, frame).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    #[inline]
+    fn keep(&mut self, framing: &dyn Framing, frame: Frame) -> Result<(), FramingError> {
+        self.searched = 0;
+        self.message = self.rest + frame.start..self.rest + frame.end;
+        self.rest += frame.taken;
+        if frame.escaped || self.made.is_some() {
+            self.unescape(framing, frame.escaped)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn unescape(&mut self, framing: &dyn Framing, escaped: bool) -> Result<(), FramingError> {
+        self.made = escaped.then(|| framing.unescape(&self.unread[self.message.clone()])).transpose()?;
+        Ok(())
+    }
+
+    #[inline]
+    fn message(&self) -> &[u8] {
+        match &self.made {
+            None => &self.unread[self.message.clone()],
+            Some(made) => made,
+        }
+    }
+
+    #[inline]
+    fn take(&mut self) -> Bytes {
+        let frame = Frame::new(std::mem::take(&mut self.message), std::mem::take(&mut self.rest));
+        let message = frame.take_as_it_is(&mut self.unread);
+        self.made.take().unwrap_or(message)
+    }
+
+    #[inline]
+    fn add(&mut self, bytes: &[u8]) {
+        self.let_message_go();
+        self.unread.extend_from_slice(bytes);
     }
 
     fn let_message_go(&mut self) {
@@ -143,18 +185,18 @@ impl Input {
         }
     }
 
-    /// It will wait: nothing is held for nothing, and for a piece of a message not much more than it needs.
-    fn let_go(&mut self) {
+    /// Whether nothing is left of it; of a piece of a message no more is held than it needs.
+    fn is_through(&mut self) -> bool {
         self.let_message_go();
-        if self.unread.capacity() == 0 {
-            return;
+        if self.unread.capacity() > 4 * self.unread.len() && !self.unread.is_empty() {
+            self.unread = BytesMut::from(&self.unread[..]);
         }
-        if self.unread.is_empty() {
-            buffers::give_input(std::mem::take(&mut self.unread));
-        } else if self.unread.capacity() > 4 * self.unread.len() {
-            let piece = BytesMut::from(&self.unread[..]);
-            buffers::give_input(std::mem::replace(&mut self.unread, piece));
-        }
+        self.unread.is_empty()
+    }
+
+    /// How much memory it holds, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        self.unread.capacity()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::{WATERMARK, buffers};
@@ -11,22 +10,18 @@ use crate::framing::{Framing, SLACK};
 use crate::link::ByteStream;
 
 /// The sending half of a framed stream. When all is written it holds no buffer.
+#[derive(Default)]
 pub(crate) struct Output {
-    framing: Arc<dyn Framing>,
     unwritten: Vec<u8>,
     /// Whether a layer below holds some of what was written; see [`buffered`](Self::buffered).
     unflushed: bool,
 }
 
 impl Output {
-    pub(super) fn new(framing: Arc<dyn Framing>) -> Self {
-        Output { framing, unwritten: Vec::new(), unflushed: false }
-    }
-
     /// Takes a message of `size` bytes, given in parts.
     #[inline]
-    pub(super) fn start_send(&mut self, parts: &[&[u8]], size: usize) -> Result<()> {
-        append(&*self.framing, parts, size, &mut self.unwritten)
+    pub(super) fn start_send(&mut self, framing: &dyn Framing, parts: &[&[u8]], size: usize) -> Result<()> {
+        append(framing, parts, size, &mut self.unwritten)
     }
 
     /// Takes messages that are encoded already, and leaves a buffer with nothing in it.

@@ -50,7 +50,7 @@ impl Pusher {
         if wire.buffered() >= WATERMARK {
             return Err(PushError::Full);
         }
-        wire.start_send(parts, &self.remote, &self.local).map_err(|error| match error {
+        wire.start_send(parts, &self.remote, &self.local, self.wire.framing()).map_err(|error| match error {
             Error::Closed => PushError::Closed,
             other => PushError::Unsendable(other),
         })?;
@@ -75,9 +75,7 @@ impl Pusher {
             if wire.is_closed() || wire.buffered() < WATERMARK {
                 return Poll::Ready(());
             }
-            if !wire.pushers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                wire.pushers.push(cx.waker().clone());
-            }
+            wire.wait_for_room(cx);
             // Where sessions share what waits for their socket, others may have filled it: this one's driver has to ask
             // to be told when there is room.
             wire.wake_driver();

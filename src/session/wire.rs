@@ -19,7 +19,7 @@ use super::{WATERMARK, turn};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::event::Totals;
-use crate::framing;
+use crate::framing::{self, Framing};
 use crate::link::{ByteStream, MessageStream, Peer};
 use crate::transport::Datagram;
 
@@ -63,20 +63,35 @@ pub(crate) struct Wire {
     broken: bool,
     /// What came broke the framing: nothing more is received, though more may come.
     refused: bool,
-    /// We will send no more.
-    finished: bool,
-    /// The peer was told so.
-    told: bool,
+    /// Whether we will send no more.
+    sending: Sending,
     /// `recv` gives `None` as soon as nothing is there to be received.
     ending: bool,
-    /// Others may push, at any time: what is sent goes through this lock at once, so that all sees the order of what it knows of.
-    pushed_to: bool,
     /// Set by each write that moved something; the write clock looks at it.
     progressed: bool,
+    /// Who else has to do with it; most sessions go without.
+    others: Option<Box<Others>>,
+}
+
+/// Whether anything more is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    GoesOn,
+    Finished,
+    /// And the peer was told so.
+    Told,
+}
+
+/// Those who push, or wait, beside the task that runs the session.
+#[derive(Default)]
+struct Others {
+    /// Whether they may push at any time: then what is sent goes through the lock at once, so that it keeps its order among
+    /// what is pushed.
+    push: bool,
     /// The task that runs the session, to be woken when another one pushed.
     driver: Option<Waker>,
     /// Tasks that wait for room, or until all is written, and are not the driver.
-    pub(super) pushers: Vec<Waker>,
+    waiting: Vec<Waker>,
 }
 
 impl Wire {
@@ -88,13 +103,10 @@ impl Wire {
             peer_ended: false,
             broken: false,
             refused: false,
-            finished: false,
-            told: false,
+            sending: Sending::GoesOn,
             ending: false,
-            pushed_to: false,
             progressed: false,
-            driver: None,
-            pushers: Vec::new(),
+            others: None,
         }
     }
 
@@ -105,18 +117,23 @@ impl Wire {
         cx: &mut Context<'_>,
         source: &mut Source,
         peer: &mut Peer,
+        framing: Option<&dyn Framing>,
     ) -> Poll<Result<bool>> {
         if self.peer_ended || self.refused {
             return Poll::Ready(Ok(false));
         }
-        let polled = match (&mut self.link, &mut *source) {
-            (Some(WireLink::Bytes(io, _)), Source::Stream(input)) => input.poll_next(&mut **io, cx),
-            (Some(WireLink::Messages(messages)), Source::Messages(last)) => messages.poll_recv(cx).map_ok(|message| {
-                let came = message.is_some();
-                *last = message.unwrap_or_default();
-                came
-            }),
-            (Some(WireLink::Shared(socket)), Source::Messages(last)) => socket.poll_recv(cx).map(|datagram| {
+        let polled = match (&mut self.link, &mut *source, framing) {
+            (Some(WireLink::Bytes(io, _)), Source::Stream(input), Some(framing)) => {
+                input.poll_next(framing, &mut **io, cx)
+            }
+            (Some(WireLink::Messages(messages)), Source::Messages(last), _) => {
+                messages.poll_recv(cx).map_ok(|message| {
+                    let came = message.is_some();
+                    *last = message.unwrap_or_default();
+                    came
+                })
+            }
+            (Some(WireLink::Shared(socket)), Source::Messages(last), _) => socket.poll_recv(cx).map(|datagram| {
                 let came = datagram.is_some();
                 if let Some(datagram) = datagram {
                     (peer.remote, peer.local, *last) = (datagram.remote, datagram.local, datagram.payload);
@@ -172,7 +189,13 @@ impl Wire {
     }
 
     #[inline]
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]], peer: &Peer) -> Poll<Result<()>> {
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[&[u8]],
+        peer: &Peer,
+        framing: Option<&dyn Framing>,
+    ) -> Poll<Result<()>> {
         if self.buffered() >= WATERMARK {
             if let Poll::Ready(flushed) = self.poll_flush(cx) {
                 flushed?;
@@ -181,21 +204,27 @@ impl Wire {
                 return Poll::Pending;
             }
         }
-        Poll::Ready(self.start_send(parts, &peer.remote, &peer.local))
+        Poll::Ready(self.start_send(parts, &peer.remote, &peer.local, framing))
     }
 
     /// Takes a message without waiting.
     #[inline]
-    pub(super) fn start_send(&mut self, parts: &[&[u8]], remote: &Address, local: &Address) -> Result<()> {
-        if self.finished {
+    pub(super) fn start_send(
+        &mut self,
+        parts: &[&[u8]],
+        remote: &Address,
+        local: &Address,
+        framing: Option<&dyn Framing>,
+    ) -> Result<()> {
+        if self.sending != Sending::GoesOn {
             return Err(Error::Closed);
         }
         let size = framing::length(parts);
-        match &mut self.link {
-            None => return Err(Error::Closed),
-            Some(WireLink::Bytes(_, output)) => output.start_send(parts, size)?,
-            Some(WireLink::Messages(messages)) => messages.start_send(parts)?,
-            Some(WireLink::Shared(socket)) => socket.start_send(parts, remote, local)?,
+        match (&mut self.link, framing) {
+            (Some(WireLink::Bytes(_, output)), Some(framing)) => output.start_send(framing, parts, size)?,
+            (Some(WireLink::Messages(messages)), _) => messages.start_send(parts)?,
+            (Some(WireLink::Shared(socket)), _) => socket.start_send(parts, remote, local)?,
+            (Some(WireLink::Bytes(..)), None) | (None, _) => return Err(Error::Closed),
         }
         self.totals.messages_out += 1;
         self.totals.bytes_out += size as u64;
@@ -205,7 +234,7 @@ impl Wire {
     #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         // Nothing to write, and nobody to tell: the common case of a poll that only read.
-        if self.pushers.is_empty() && self.buffered() == 0 { Poll::Ready(Ok(())) } else { self.flush(cx) }
+        if self.others.is_none() && self.buffered() == 0 { Poll::Ready(Ok(())) } else { self.flush(cx) }
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -224,8 +253,8 @@ impl Wire {
         self.progressed |= after < before;
         // Also when the room came by another hand: the sessions of a datagram socket share what waits for it. But not where
         // nothing has changed: who waits until all is written would ask again and again.
-        if after < WATERMARK && (polled.is_ready() || after < before) && !self.pushers.is_empty() {
-            self.pushers.drain(..).for_each(Waker::wake);
+        if after < WATERMARK && (polled.is_ready() || after < before) {
+            self.wake_waiting();
         }
         polled
     }
@@ -242,9 +271,23 @@ impl Wire {
     /// A link knows one waker, which is that of whoever wrote last: the driver, in the end. Where a handler waits in a future
     /// that is woken by itself, as those of a `FuturesUnordered` are, that future has to be told besides.
     fn tell_when_written(&mut self, cx: &mut Context<'_>) {
-        let knows = |waker: &Waker| waker.will_wake(cx.waker());
-        if !self.driver.as_ref().is_some_and(knows) && !self.pushers.iter().any(knows) {
-            self.pushers.push(cx.waker().clone());
+        let others = self.others.get_or_insert_default();
+        if !others.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
+            others.wait(cx);
+        }
+    }
+
+    /// The task waits for room.
+    pub(super) fn wait_for_room(&mut self, cx: &mut Context<'_>) {
+        self.others.get_or_insert_default().wait(cx);
+    }
+
+    fn wake_waiting(&mut self) {
+        if let Some(others) = &mut self.others {
+            others.waiting.drain(..).for_each(Waker::wake);
+            if !others.push {
+                self.others = None;
+            }
         }
     }
 
@@ -263,14 +306,16 @@ impl Wire {
     #[inline]
     pub(crate) fn lets_gather(&self) -> bool {
         match &self.link {
-            Some(WireLink::Bytes(_, output)) => !self.finished && !self.pushed_to && output.buffered() == 0,
+            Some(WireLink::Bytes(_, output)) => {
+                self.others.is_none() && self.sending == Sending::GoesOn && output.buffered() == 0
+            }
             _ => false,
         }
     }
 
     /// From now on others may push.
     pub(super) fn let_push(&mut self) {
-        self.pushed_to = true;
+        self.others.get_or_insert_default().push = true;
     }
 
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -278,13 +323,12 @@ impl Wire {
         let polled = match &mut self.link {
             None => Poll::Ready(Ok(())),
             // Whoever closes a session has often finished it before: once is enough for the peer, and for the kernel.
-            Some(_) if self.told => Poll::Ready(Ok(())),
+            Some(_) if self.sending == Sending::Told => Poll::Ready(Ok(())),
             Some(WireLink::Bytes(io, output)) => output.poll_finish(&mut **io, cx),
             Some(WireLink::Messages(messages)) => messages.poll_finish(cx),
             Some(WireLink::Shared(socket)) => socket.poll_flush(cx).map(Ok),
         };
-        self.finished = true;
-        self.told = matches!(polled, Poll::Ready(Ok(())));
+        self.sending = if matches!(polled, Poll::Ready(Ok(()))) { Sending::Told } else { Sending::Finished };
         match &polled {
             Poll::Pending => self.tell_when_written(cx),
             Poll::Ready(Err(error)) => self.note_failure(error),
@@ -301,7 +345,9 @@ impl Wire {
     /// its own, a peer that has ended need not be told before.
     pub(crate) fn closes_at_once(&mut self, closing_tells: bool, cx: &mut Context<'_>) -> bool {
         // Whoever would push now hears that it is too late.
-        self.finished = true;
+        if self.sending == Sending::GoesOn {
+            self.sending = Sending::Finished;
+        }
         let polled = if closing_tells && self.peer_ended { self.poll_flush(cx) } else { self.poll_finish(cx) };
         match polled {
             Poll::Pending => false,
@@ -360,15 +406,17 @@ impl Wire {
         }
     }
 
-    /// Remembers whom to wake when something was pushed.
+    /// Remembers whom to wake when something was pushed, where anybody may push. To be called after the handler was run.
     pub(crate) fn set_driver(&mut self, waker: &Waker) {
-        if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(waker)) {
-            self.driver = Some(waker.clone());
+        if let Some(others) = &mut self.others
+            && !others.driver.as_ref().is_some_and(|driver| driver.will_wake(waker))
+        {
+            others.driver = Some(waker.clone());
         }
     }
 
     pub(super) fn wake_driver(&self) {
-        if let Some(driver) = &self.driver {
+        if let Some(driver) = self.others.as_ref().and_then(|others| others.driver.as_ref()) {
             driver.wake_by_ref();
         }
     }
@@ -381,12 +429,21 @@ impl Wire {
     /// Drops the link. Whoever still wants to push hears that the session is closed.
     pub(crate) fn close(&mut self) {
         self.link = None;
-        self.driver = None;
-        self.pushers.drain(..).for_each(Waker::wake);
+        if let Some(others) = self.others.take() {
+            others.waiting.into_iter().for_each(Waker::wake);
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.link.is_none() || self.finished
+        self.link.is_none() || self.sending != Sending::GoesOn
+    }
+}
+
+impl Others {
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
     }
 }
 
@@ -408,11 +465,22 @@ impl Received {
 
 /// A wire in common hands.
 #[derive(Clone)]
-pub(crate) struct WireRef(Arc<Mutex<Wire>>);
+pub(crate) struct WireRef(Arc<Common>);
+
+struct Common {
+    /// What bytes are framed in, where the link carries bytes.
+    framing: Option<Arc<dyn Framing>>,
+    wire: Mutex<Wire>,
+}
 
 impl WireRef {
-    pub(super) fn new(wire: Wire) -> Self {
-        WireRef(Arc::new(Mutex::new(wire)))
+    pub(super) fn new(wire: Wire, framing: Option<Arc<dyn Framing>>) -> Self {
+        WireRef(Arc::new(Common { framing, wire: Mutex::new(wire) }))
+    }
+
+    #[inline]
+    pub(super) fn framing(&self) -> Option<&dyn Framing> {
+        self.0.framing.as_deref()
     }
 
     /// Which one it is, among all there are at this time.
@@ -431,7 +499,7 @@ impl WireRef {
     /// A panic while the lock was held concerns this session alone, which its driver ends: the state stays usable.
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Wire> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.wire.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
