@@ -45,7 +45,10 @@ impl Framing for Slip {
             Some(found) => {
                 let end = from + found;
                 let escaped = input[start..end].contains(&ESC);
-                // A message is read where it stands; only one with escapes is made anew.
+                // A message is read where it stands; only one with escapes is made anew, and only then has its size.
+                if !escaped && end - start > self.largest {
+                    return Err(self.too_long());
+                }
                 Ok(Some(Frame { start, end, taken: end + 1, escaped }))
             }
             None if window.len() == most => Err(self.too_long()),

@@ -114,9 +114,23 @@ impl Session {
     /// # Ok(()) }
     /// ```
     #[inline]
-    pub async fn exchange(&mut self) -> Result<Option<Exchange<'_>>> {
-        let came = poll_fn(|cx| self.inbound.poll_next(&self.wire, cx)).await?;
-        Ok(came.then_some(Exchange { wire: &self.wire, inbound: &self.inbound }))
+    pub fn exchange(&mut self) -> impl Future<Output = Result<Option<Exchange<'_>>>> + Send {
+        // Written out: an `async fn` costs a handler that only answers as much again as what it does here.
+        let mut waiting = Some(self);
+        poll_fn(move |cx| {
+            let Some(session) = waiting.take() else { return Poll::Pending };
+            match session.inbound.poll_next(&session.wire, cx) {
+                Poll::Ready(Ok(true)) => {
+                    Poll::Ready(Ok(Some(Exchange { wire: &session.wire, inbound: &session.inbound })))
+                }
+                Poll::Ready(Ok(false)) => Poll::Ready(Ok(None)),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    waiting = Some(session);
+                    Poll::Pending
+                }
+            }
+        })
     }
 
     /// [`recv`](Self::recv) for poll-based code.

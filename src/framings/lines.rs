@@ -51,21 +51,19 @@ impl Settings {
 
 impl Framing for Lines {
     fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
-        // A line feed further on ends a line that is too long.
-        let window = &input[..input.len().min(self.longest.saturating_add(2))];
-        let from = (*searched).min(window.len());
-        if let Some(found) = framing::find(b'\n', &window[from..]) {
+        let from = (*searched).min(input.len());
+        if let Some(found) = framing::find(b'\n', &input[from..]) {
             let end = from + found;
-            let size = without_return(&window[..end]);
+            let size = without_return(&input[..end]);
             if size > self.longest {
                 return Err(self.too_long());
             }
             return Ok(Some(Frame::new(0..size, end + 1)));
         }
-        if without_return(window) > self.longest {
+        if without_return(input) > self.longest {
             return Err(self.too_long());
         }
-        *searched = window.len();
+        *searched = input.len();
         Ok(None)
     }
 

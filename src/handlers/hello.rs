@@ -71,13 +71,14 @@ impl Handler for Hello {
         if connected && !self.welcome.is_empty() {
             session.send(self.welcome.as_bytes()).await?;
         }
-        let before = if connected { &self.on_connections } else { &self.on_datagrams };
         loop {
             // Not `while let`, which would hold what was received a second time, in every idle connection.
             let Some(mut exchange) = session.exchange().await? else { return Ok(()) };
             if connected && exchange.message() == self.exit.as_bytes() {
                 return Ok(());
             }
+            // Chosen anew each time: what is kept while the next message is awaited, each idle connection keeps.
+            let before = if connected { &self.on_connections } else { &self.on_datagrams };
             exchange.send_parts(&[before.as_bytes(), exchange.message()]).await?;
         }
     }
