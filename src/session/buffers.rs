@@ -15,9 +15,12 @@ const KEPT_CAPACITY: usize = 64 * 1024;
 const KEPT_BUFFERS: usize = 32;
 const FIRST_CAPACITY: usize = 1024;
 
+/// The boxes themselves are lent: of one, an idle session has the place for a pointer and no more.
+type Spare = Vec<Box<Reading>>;
+
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static SPARE_READINGS: RefCell<Vec<Box<Reading>>> = const { RefCell::new(Vec::new()) };
+    static SPARE_READINGS: RefCell<Spare> = const { RefCell::new(Vec::new()) };
     static SPARE_OUTPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -38,6 +41,7 @@ pub(super) fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// A place for what was read, with nothing in it.
+#[expect(clippy::unnecessary_box_returns, reason = "it is the box that is lent")]
 pub(super) fn take_reading() -> Box<Reading> {
     SPARE_READINGS.with_borrow_mut(Vec::pop).unwrap_or_default()
 }

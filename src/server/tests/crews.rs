@@ -24,8 +24,10 @@ fn tireless() -> impl Handler {
             while let Some(message) = session.recv().await? {
                 session.send(&message).await?;
                 session.flush().await?;
-                while message == "work" {
-                    consume_budget().await;
+                if message == "work" {
+                    loop {
+                        consume_budget().await;
+                    }
                 }
             }
             Ok(())
