@@ -32,6 +32,7 @@ pub use self::file::SocketFile;
 pub use self::inherited::{Nature, Wanted, adopt};
 pub use self::listen::{DEFAULT_BACKLOG, listen, somaxconn};
 pub use self::packets::LARGEST_PACKET;
+pub(crate) use self::reactor::register;
 use crate::endpoint::Endpoint;
 use crate::options::{OptionDoc, Size};
 use crate::transport::{BindError, ConnectError};

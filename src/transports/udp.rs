@@ -12,6 +12,7 @@ mod client;
 mod listener;
 mod receive;
 mod refusals;
+mod room;
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,7 +48,7 @@ impl Udp {
         self.enlarge_receive_buffer(&socket)?;
         socket.connect(&remote.into()).map_err(|error| FailedStep::new(format!("connect({remote})"), error))?;
         let socket = BatchSocket::new(socket)?;
-        let local = socket.io().local_addr().map_err(|error| FailedStep::new("getsockname", error))?;
+        let local = socket.local();
         let link = Link::Messages(Box::new(Client::new(socket, remote)));
         Ok(Dialled::new(link, Address::Ip(local), Address::Ip(remote)))
     }
@@ -84,8 +85,7 @@ impl Transport for Udp {
             self.enlarge_receive_buffer(&bound.socket).map_err(failed)?;
         }
         let socket = BatchSocket::new(bound.socket).map_err(failed)?;
-        let listener = UdpListener::new(socket).map_err(|error| BindError::new(at, "getsockname", error))?;
-        Ok(Listener::Datagrams(Box::new(listener)))
+        Ok(Listener::Datagrams(Box::new(UdpListener::new(socket))))
     }
 
     /// Connecting sends nothing, so it fails only where there is no way to the address; whether anybody listens there

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -9,23 +10,27 @@ use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt as nix_sockopt};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::Socket;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use super::receive::receive;
-use crate::transports::socket::FailedStep;
+use super::room::Room;
+use crate::transports::socket::{FailedStep, register};
 
 /// The most bytes in one UDP datagram over IPv4: 65,535 without an IP and a UDP header. Segments that are sent
 /// together may not be more either.
 pub(super) const LARGEST: usize = 65_507;
 
-/// The socket, registered with the reactor.
+/// The socket, registered with the reactor: for reading alone, see [`Room`].
 #[derive(Debug)]
 pub(super) struct BatchSocket {
-    io: Arc<UdpSocket>,
+    io: Arc<AsyncFd<OwnedFd>>,
+    local: SocketAddr,
     batches: UdpSocketState,
+    room: Room,
     /// How many datagrams the device takes at once; 1 after it took none.
     segments: usize,
 }
@@ -43,17 +48,21 @@ pub(super) struct Segments<'a> {
 impl BatchSocket {
     /// Takes over a socket that does not block, and has it tell where each datagram was sent to.
     pub(super) fn new(socket: Socket) -> Result<Self, FailedStep> {
-        let io = UdpSocket::from_std(socket.into()).map_err(|error| FailedStep::new("epoll_ctl", error))?;
-        let io = Arc::new(io);
-        let batches = UdpSocketState::new((&*io).into())
+        let batches = UdpSocketState::new((&socket).into())
             .map_err(|error| FailedStep::new("setsockopt(IP_PKTINFO, UDP_GRO)", error))?;
-        settle(&io)?;
+        let local = ip(&socket).map_err(|error| FailedStep::new("getsockname", error))?;
+        settle(&socket, local)?;
         let segments = batches.max_gso_segments();
-        Ok(BatchSocket { io, batches, segments })
+        let io = register(socket.into(), Interest::READABLE).map_err(|error| FailedStep::new("epoll_ctl", error))?;
+        Ok(BatchSocket { io: Arc::new(io), local, batches, room: Room::default(), segments })
     }
 
-    pub(super) fn io(&self) -> &Arc<UdpSocket> {
+    pub(super) fn io(&self) -> &Arc<AsyncFd<OwnedFd>> {
         &self.io
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local
     }
 
     pub(super) fn max_segments(&self) -> usize {
@@ -68,28 +77,19 @@ impl BatchSocket {
     ) -> Poll<io::Result<()>> {
         loop {
             // Takes from the task's budget, so that a flood on this socket lets other tasks run.
-            ready!(self.io.poll_recv_ready(cx))?;
-            let mut outcome = None;
-            let _ = self.io.try_io(Interest::READABLE, || {
-                let received = receive(
-                    |buffers, metas| self.batches.recv((&*self.io).into(), buffers, metas),
-                    |meta, payload| deliver(meta, payload),
-                );
-                match received {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            let mut ready = ready!(self.io.poll_read_ready(cx))?;
+            let received =
+                receive(|buffers, metas| self.batches.recv(ready.get_inner().into(), buffers, metas), &mut deliver);
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(count) => {
                     // The kernel stopped because there was no more: the next call would say so, and need not be made.
-                    Ok(count) if count < BATCH_SIZE => {
-                        outcome = Some(Ok(()));
-                        Err(io::ErrorKind::WouldBlock.into())
+                    if count < BATCH_SIZE {
+                        ready.clear_ready();
                     }
-                    other => {
-                        outcome = Some(other.map(drop));
-                        Ok(())
-                    }
+                    return Poll::Ready(Ok(()));
                 }
-            });
-            if let Some(outcome) = outcome {
-                return Poll::Ready(outcome);
             }
         }
     }
@@ -102,21 +102,21 @@ impl BatchSocket {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "port 0 cannot be sent to");
             return Poll::Ready(Err(error));
         }
-        loop {
-            ready!(self.io.poll_send_ready(cx))?;
-            let sent = self.io.try_io(Interest::WRITABLE, || send(&self.batches, &self.io, self.segments, segments));
-            match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(Sent { bytes, device_takes_batches }) => {
-                    if !device_takes_batches {
-                        tracing::debug!("the device takes no batches of datagrams; sending them one by one");
-                        self.segments = 1;
-                    }
-                    return Poll::Ready(Ok(bytes));
-                }
+        let BatchSocket { io, batches, room, segments: max_segments, .. } = self;
+        let sent = room.poll_send(cx, io.get_ref(), || send(batches, io.get_ref(), *max_segments, segments));
+        sent.map_ok(|Sent { bytes, device_takes_batches }| {
+            if !device_takes_batches {
+                tracing::debug!("the device takes no batches of datagrams; sending them one by one");
+                *max_segments = 1;
             }
-        }
+            bytes
+        })
+    }
+
+    /// Sends one datagram to the peer that the socket is connected to.
+    pub(super) fn poll_send_connected(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Poll<io::Result<usize>> {
+        let socket = self.io.get_ref();
+        self.room.poll_send(cx, socket, || Ok(rustix::net::send(socket, payload, SendFlags::empty())?))
     }
 }
 
@@ -127,13 +127,13 @@ struct Sent {
 
 fn send(
     batches: &UdpSocketState,
-    io: &UdpSocket,
+    socket: &OwnedFd,
     max_segments: usize,
     Segments { to, from, payload, segment }: Segments<'_>,
 ) -> io::Result<Sent> {
     let call = |contents, segment_size, src_ip| {
         let transmit = quinn_udp::Transmit { destination: to, ecn: None, contents, segment_size, src_ip };
-        batches.try_send(io.into(), &transmit)
+        batches.try_send(socket.into(), &transmit)
     };
     let at_once = max_segments.min(LARGEST / segment).max(1);
     let batch = &payload[..payload.len().min(at_once * segment)];
@@ -187,13 +187,17 @@ fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
     errnos.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+fn ip(socket: &Socket) -> io::Result<SocketAddr> {
+    let local = socket.local_addr()?;
+    local.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the socket has no IP address"))
+}
+
 /// Takes back what quinn-udp sets for QUIC and a service of datagrams does not want.
-fn settle(io: &UdpSocket) -> Result<(), FailedStep> {
+fn settle(io: &Socket, local: SocketAddr) -> Result<(), FailedStep> {
     let failed = |option: &str, error: Errno| FailedStep::new(format!("setsockopt({option})"), error);
     // Long answers are fragmented rather than refused. What the path's MTU is said to be is left out of account, since
     // anybody can say it; routers fragment further where they must (ip(7)).
     sockopt::set_ip_mtu_discover(io, Ipv4PathMtuDiscovery::OMIT).map_err(|error| failed("IP_MTU_DISCOVER", error))?;
-    let local = io.local_addr().map_err(|error| FailedStep::new("getsockname", error))?;
     if local.is_ipv6() {
         // In IPv6 only the sender fragments, so it must know the path's MTU (RFC 8201).
         sockopt::set_ipv6_mtu_discover(io, Ipv6PathMtuDiscovery::WANT)
@@ -215,4 +219,30 @@ fn settle(io: &UdpSocket) -> Result<(), FailedStep> {
     sockopt::set_ip_recvtos(io, false).map_err(|error| failed("IP_RECVTOS", error))?;
     setsockopt(io, nix_sockopt::ReceiveTimestampns, &false)
         .map_err(|errno| FailedStep::new("setsockopt(SO_TIMESTAMPNS)", errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use rustix::event::epoll::EventFlags;
+    use socket2::{Domain, Type};
+
+    use super::*;
+
+    /// It would be told so after each datagram that it sends.
+    #[tokio::test]
+    async fn the_reactor_is_not_told_that_there_is_room() {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        let socket = BatchSocket::new(socket).unwrap();
+        let entry = format!("tfd:{:>9} events:", socket.io.as_raw_fd());
+        let events = std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten().find_map(|file| {
+            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+            let events = text.lines().find_map(|line| line.strip_prefix(&*entry))?.split_whitespace().next()?;
+            u32::from_str_radix(events, 16).ok()
+        });
+        let events = EventFlags::from_bits_retain(events.expect("it is registered"));
+        assert!(events.contains(EventFlags::IN), "{events:?}");
+        assert!(!events.contains(EventFlags::OUT), "{events:?}");
+    }
 }

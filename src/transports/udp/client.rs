@@ -39,7 +39,7 @@ impl Client {
             self.socket.poll_send(cx, segments)
         } else {
             // The kernel knows the way to the peer of a connected socket, unless it is named again.
-            self.socket.io().poll_send(cx, payload)
+            self.socket.poll_send_connected(cx, payload)
         };
         sent.map_ok(Some)
     }

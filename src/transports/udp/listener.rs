@@ -13,19 +13,17 @@ use crate::transport::{Datagram, DatagramSocket, Transmit};
 
 pub(super) struct Listener {
     socket: BatchSocket,
-    local: SocketAddr,
 }
 
 impl Listener {
-    pub(super) fn new(socket: BatchSocket) -> io::Result<Self> {
-        let local = socket.io().local_addr()?;
-        Ok(Listener { socket, local })
+    pub(super) fn new(socket: BatchSocket) -> Self {
+        Listener { socket }
     }
 }
 
 impl DatagramSocket for Listener {
     fn local(&self) -> Address {
-        Address::Ip(self.local)
+        Address::Ip(self.socket.local())
     }
 
     fn max_segments(&self) -> usize {
@@ -33,7 +31,7 @@ impl DatagramSocket for Listener {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>> {
-        let bound = self.local;
+        let bound = self.socket.local();
         self.socket.poll_recv(cx, |meta, payload| {
             let (remote, local) = (Address::Ip(meta.addr), Address::Ip(sent_to(meta, bound)));
             // The buffers hold whatever the kernel can bring, so nothing is ever cut.
@@ -46,7 +44,7 @@ impl DatagramSocket for Listener {
             let error = format!("`{}` is no IP address", transmit.remote);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidInput, error)));
         };
-        let from = transmit.local.ip().and_then(|asked| source(asked.ip(), self.local.ip()));
+        let from = transmit.local.ip().and_then(|asked| source(asked.ip(), self.socket.local().ip()));
         self.socket.poll_send(cx, Segments { to, from, payload: transmit.payload, segment: transmit.segment.max(1) })
     }
 }

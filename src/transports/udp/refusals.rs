@@ -5,21 +5,23 @@
 //! wait for this.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{Interest, Ready};
-use tokio::net::UdpSocket;
+use rustix::net::sockopt::socket_error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio_util::sync::ReusableBoxFuture;
 
 /// Waits for errors of one socket.
 pub(super) struct Refusals {
-    socket: Arc<UdpSocket>,
-    next: ReusableBoxFuture<'static, io::Result<Ready>>,
+    socket: Arc<AsyncFd<OwnedFd>>,
+    next: ReusableBoxFuture<'static, io::Result<()>>,
 }
 
 impl Refusals {
-    pub(super) fn of(socket: Arc<UdpSocket>) -> Self {
+    pub(super) fn of(socket: Arc<AsyncFd<OwnedFd>>) -> Self {
         let next = ReusableBoxFuture::new(next(socket.clone()));
         Refusals { socket, next }
     }
@@ -32,17 +34,16 @@ impl Refusals {
             if let Err(error) = ready {
                 return Poll::Ready(error);
             }
-            // The readiness stays until it is taken back.
-            let taken = self.socket.take_error();
-            let _ = self.socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-            match taken {
-                Ok(None) => {}
-                Ok(Some(error)) | Err(error) => return Poll::Ready(error),
+            match socket_error(&self.socket) {
+                Ok(Ok(())) => {}
+                Ok(Err(errno)) | Err(errno) => return Poll::Ready(errno.into()),
             }
         }
     }
 }
 
-async fn next(socket: Arc<UdpSocket>) -> io::Result<Ready> {
-    socket.ready(Interest::ERROR).await
+async fn next(socket: Arc<AsyncFd<OwnedFd>>) -> io::Result<()> {
+    // The readiness stays until it is taken back.
+    socket.ready(Interest::ERROR).await?.clear_ready();
+    Ok(())
 }
