@@ -67,19 +67,10 @@ impl Frame {
 
     /// Takes the message off the front of the input that it was found in.
     pub fn take(self, framing: &dyn Framing, input: &mut BytesMut) -> Result<Bytes, FramingError> {
-        let message = self.take_as_it_is(input);
-        if self.escaped { framing.unescape(&message) } else { Ok(message) }
-    }
-
-    /// [`take`](Self::take), of a message that is not escaped.
-    #[inline]
-    pub(crate) fn take_as_it_is(self, input: &mut BytesMut) -> Bytes {
-        let mut front = take_front(input, self.taken);
-        front.truncate(self.end);
-        if self.start > 0 {
-            front.advance(self.start);
-        }
-        front.freeze()
+        let mut message = take_front(input, self.taken);
+        message.truncate(self.end);
+        message.advance(self.start);
+        if self.escaped { framing.unescape(&message) } else { Ok(message.freeze()) }
     }
 }
 

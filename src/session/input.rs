@@ -37,6 +37,8 @@ pub(super) struct Reading {
     made: Option<Bytes>,
     /// How far what follows it was searched for an end already; see [`Framing::decode`].
     searched: usize,
+    /// The most that `unread` has held: its memory, of which it knows no more than what lies behind its front.
+    most: usize,
 }
 
 impl Input {
@@ -47,6 +49,12 @@ impl Input {
             Some(reading) if !self.ended => reading.next(framing),
             _ => Ok(false),
         }
+    }
+
+    /// How much memory it holds, in bytes.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.reading.as_ref().map_or(0, |reading| reading.capacity())
     }
 
     /// The message that was found last.
@@ -81,8 +89,11 @@ impl Input {
     }
 
     fn last(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
-        // Also where nothing is left: a framing may say what is missing.
-        self.reading.get_or_insert_with(buffers::take_reading).last(framing)
+        match &mut self.reading {
+            Some(reading) => reading.last(framing),
+            // Nothing is left, and nothing can be made of it.
+            None => framing.decode_end(&[]).map(|_| false),
+        }
     }
 
     /// Gives up what was read.
@@ -140,6 +151,10 @@ impl Reading {
 
     #[inline]
     fn keep(&mut self, framing: &dyn Framing, frame: Frame) -> Result<(), FramingError> {
+        if frame.taken == 0 {
+            let reason = "it finds messages that take nothing of the input";
+            return Err(FramingError::Malformed { framing: "what the framing takes", reason });
+        }
         self.searched = 0;
         self.message = self.rest + frame.start..self.rest + frame.end;
         self.rest += frame.taken;
@@ -165,15 +180,19 @@ impl Reading {
 
     #[inline]
     fn take(&mut self) -> Bytes {
-        let frame = Frame::new(std::mem::take(&mut self.message), std::mem::take(&mut self.rest));
-        let message = frame.take_as_it_is(&mut self.unread);
-        self.made.take().unwrap_or(message)
+        let Range { start, end } = std::mem::take(&mut self.message);
+        // Its memory is used again once the message is let go of.
+        let mut message = self.unread.split_to(std::mem::take(&mut self.rest));
+        message.truncate(end);
+        message.advance(start);
+        self.made.take().unwrap_or_else(|| message.freeze())
     }
 
     #[inline]
     fn add(&mut self, bytes: &[u8]) {
         self.let_message_go();
         self.unread.extend_from_slice(bytes);
+        self.most = self.most.max(self.unread.len());
     }
 
     fn let_message_go(&mut self) {
@@ -188,15 +207,17 @@ impl Reading {
     /// Whether nothing is left of it; of a piece of a message no more is held than it needs.
     fn is_through(&mut self) -> bool {
         self.let_message_go();
-        if self.unread.capacity() > 4 * self.unread.len() && !self.unread.is_empty() {
+        let left = self.unread.len();
+        if left > 0 && self.capacity() > 4 * left {
             self.unread = BytesMut::from(&self.unread[..]);
+            self.most = left;
         }
-        self.unread.is_empty()
+        left == 0
     }
 
     /// How much memory it holds, in bytes.
     pub(super) fn capacity(&self) -> usize {
-        self.unread.capacity()
+        self.unread.capacity().max(self.most)
     }
 }
 

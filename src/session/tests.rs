@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -284,6 +285,145 @@ fn a_turn_within_a_turn_is_another_session_s() {
     now(outer.flush()).unwrap();
     now(inner.flush()).unwrap();
     assert_eq!((outer_link.writes().concat(), inner_link.writes().concat()), (b"a\nc\n".to_vec(), b"b\n".to_vec()));
+}
+
+/// What another session's peer gets that is served next on this thread.
+fn next_peer_gets() -> Vec<u8> {
+    let link = Scripted::default();
+    let mut session = session(link.clone(), Lines);
+    in_a_turn(&mut session, |session| now(session.send(b"mine")).unwrap());
+    now(session.flush()).unwrap();
+    link.writes().concat()
+}
+
+/// Writes half a message, and then fails or panics.
+struct Breaks {
+    panics: bool,
+}
+
+impl Framing for Breaks {
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
+        Lines.decode(input, searched)
+    }
+
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
+        Lines.decode_end(input)
+    }
+
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
+        Lines.encode(parts, output)?;
+        match parts {
+            [b"whole"] => Ok(()),
+            _ if self.panics => panic!("as it was told"),
+            _ => Err(FramingError::Unencodable { framing: "breaks", reason: "as it was told" }),
+        }
+    }
+}
+
+#[test]
+fn what_a_framing_leaves_when_it_fails_or_panics_is_no_message_and_reaches_nobody() {
+    for panics in [false, true] {
+        let link = Scripted::default();
+        let mut session = session(link.clone(), Breaks { panics });
+        let sent = in_a_turn(&mut session, |session| {
+            now(session.send(b"whole")).unwrap();
+            catch_unwind(AssertUnwindSafe(|| now(session.send(b"secret"))))
+        });
+        assert!(sent.is_err() == panics && sent.is_ok_and(|sent| sent.is_err()) != panics);
+        now(session.flush()).unwrap();
+        assert_eq!(link.writes().concat(), b"whole\n");
+        assert_eq!(next_peer_gets(), b"mine\n");
+    }
+}
+
+#[test]
+fn what_a_session_sent_that_is_dropped_in_its_turn_reaches_nobody_else() {
+    let mut session = session(Scripted::default(), Lines);
+    let wire = session.wire().clone();
+    let turn = turn::take(&wire, true);
+    now(session.send(b"secret")).unwrap();
+    drop(session);
+    drop(wire.lock_settled());
+    drop(turn);
+    assert_eq!(next_peer_gets(), b"mine\n");
+}
+
+/// Sends to another session whenever it encodes.
+struct Tells(Mutex<Session>);
+
+impl Framing for Tells {
+    fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
+        Lines.decode(input, searched)
+    }
+
+    fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
+        Lines.decode_end(input)
+    }
+
+    fn encode(&self, parts: &[&[u8]], output: &mut Vec<u8>) -> Result<(), FramingError> {
+        now(self.0.lock().unwrap().send(b"told")).unwrap();
+        Lines.encode(parts, output)
+    }
+}
+
+#[test]
+fn a_framing_may_itself_send_elsewhere() {
+    let (told, link) = (Scripted::default(), Scripted::default());
+    let framing = Tells(Mutex::new(session(told, Lines)));
+    let mut session = session(link.clone(), framing);
+    in_a_turn(&mut session, |session| {
+        now(session.send(b"a")).unwrap();
+        now(session.send(b"b")).unwrap();
+    });
+    now(session.flush()).unwrap();
+    assert_eq!(link.writes().concat(), b"a\nb\n");
+}
+
+/// Finds messages without an end to it.
+struct TakesNothing;
+
+impl Framing for TakesNothing {
+    fn decode(&self, _: &[u8], _: &mut usize) -> Result<Option<Frame>, FramingError> {
+        Ok(Some(Frame::new(0..0, 0)))
+    }
+
+    fn decode_end(&self, _: &[u8]) -> Result<Option<Frame>, FramingError> {
+        Ok(None)
+    }
+
+    fn encode(&self, _: &[&[u8]], _: &mut Vec<u8>) -> Result<(), FramingError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_framing_that_takes_nothing_ends_its_session_rather_than_to_run_for_ever() {
+    let mut session = session(Scripted::default().brings(&[b"x"]), TakesNothing);
+    assert!(matches!(now(session.exchange()).map(|_| ()), Err(Error::Framing(FramingError::Malformed { .. }))));
+}
+
+#[test]
+fn a_session_that_waits_holds_no_more_than_it_has_of_a_message() {
+    let mut long = vec![b'x'; 60_000];
+    long.extend_from_slice(b"\nrest");
+    let mut session = session(Scripted::default().brings(&[&long]), Lines);
+    assert_eq!(now(session.recv()).unwrap().unwrap().len(), 60_000);
+    assert!(poll_once(session.recv()).is_pending());
+    let Source::Stream(input) = &session.inbound.source else { panic!("it is a stream") };
+    assert!(input.capacity() < 1024, "it holds {} bytes", input.capacity());
+}
+
+#[tokio::test]
+async fn a_session_that_is_to_end_lets_the_reactor_look_once_more_after_each_message() {
+    let link = Scripted::default().brings(&[b"a\n"]);
+    let mut session = session(link.clone(), Lines);
+    session.wire().lock().end();
+    assert_eq!(session.recv().await.unwrap().unwrap(), "a");
+    assert!(poll_once(session.recv()).is_pending());
+    // It came while the first was answered, and only the reactor's turn tells of it.
+    let _ = link.clone().brings(&[b"b\n"]);
+    assert_eq!(now(session.recv()).unwrap().unwrap(), "b");
+    assert_eq!(session.recv().await.unwrap(), None);
 }
 
 /// Lines in which `+` stands for a line feed.

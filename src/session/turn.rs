@@ -1,9 +1,10 @@
 //! What a handler sends while it is run, gathered in a buffer of its thread.
 //!
 //! A handler is run in turns: the engine lets it go on, it answers what has come, and waits. Within a turn nobody else can
-//! reach its session, unless a [`Pusher`](super::Pusher) was asked for. So its messages are laid into a buffer that belongs
-//! to the thread, without a lock, and handed over to the session's wire all at once: when the handler waits, at the latest
-//! at the end of the turn.
+//! reach its session, unless a [`Pusher`](super::Pusher) was asked for. (A handler that lets threads of its own send within
+//! a turn has to order them itself.) So its messages are laid into a buffer that belongs to the thread, without a lock, and
+//! handed over to the session's wire all at once: when the handler waits, at the latest at the end of the turn. Nothing of
+//! it outlives the turn, whatever happens in it: the next one is another session's.
 
 use std::cell::RefCell;
 
@@ -54,7 +55,12 @@ impl Drop for Taking {
     fn drop(&mut self) {
         TURN.with_borrow_mut(|turn| match self.outer.take() {
             Some(outer) => *turn = outer,
-            None => turn.whose = 0,
+            None => {
+                turn.whose = 0;
+                // Whatever happened: nothing that one session sent may be there when the next one sends.
+                turn.gathered.clear();
+                (turn.messages, turn.bytes) = (0, 0);
+            }
         });
     }
 }
@@ -62,18 +68,46 @@ impl Drop for Taking {
 /// Takes a message, where it is the turn of that session and there is room.
 #[inline]
 pub(super) fn send(wire: &WireRef, framing: &dyn Framing, parts: &[&[u8]]) -> Option<Result<()>> {
-    TURN.with_borrow_mut(|turn| {
+    let mut adding = TURN.with_borrow_mut(|turn| {
         if turn.whose != wire.id() || turn.gathered.len() >= WATERMARK {
             return None;
         }
-        let size = framing::length(parts);
-        if let Err(error) = output::append(framing, parts, size, &mut turn.gathered) {
-            return Some(Err(error));
-        }
-        turn.messages += 1;
-        turn.bytes += size as u64;
-        Some(Ok(()))
-    })
+        let gathered = std::mem::take(&mut turn.gathered);
+        Some(Adding { whose: std::mem::take(&mut turn.whose), whole: gathered.len(), gathered, size: None })
+    })?;
+    let size = framing::length(parts);
+    let taken = output::append(framing, parts, size, &mut adding.gathered);
+    if taken.is_ok() {
+        adding.whole = adding.gathered.len();
+        adding.size = Some(size);
+    }
+    Some(taken)
+}
+
+/// A message that is added. A framing is others' code: while it runs it is nobody's turn, and what it leaves when it fails
+/// or panics is no message.
+struct Adding {
+    whose: usize,
+    gathered: Vec<u8>,
+    /// How many bytes of it are whole messages.
+    whole: usize,
+    /// How long the message is that was added.
+    size: Option<usize>,
+}
+
+impl Drop for Adding {
+    #[inline]
+    fn drop(&mut self) {
+        self.gathered.truncate(self.whole);
+        TURN.with_borrow_mut(|turn| {
+            turn.whose = self.whose;
+            turn.gathered = std::mem::take(&mut self.gathered);
+            if let Some(size) = self.size {
+                turn.messages += 1;
+                turn.bytes += size as u64;
+            }
+        });
+    }
 }
 
 /// Hands what was gathered over to the wire, in whose hands it is from then on to send: nothing more is gathered in this

@@ -5,11 +5,12 @@
 //! engine to write when the handler waits for something else, a pusher to send without a task and a channel per session,
 //! and the two directions of a session to run apart.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::task::coop;
+use tokio::task::{coop, yield_now};
 use tokio::time::Instant;
 
 use super::inbound::Source;
@@ -67,6 +68,9 @@ pub(crate) struct Wire {
     sending: Sending,
     /// `recv` gives `None` as soon as nothing is there to be received.
     ending: bool,
+    /// Something was received since the reactor last had its turn, so that more may have come of which the link does not
+    /// know yet.
+    fresh: bool,
     /// Set by each write that moved something; the write clock looks at it.
     progressed: bool,
     /// Who else has to do with it; most sessions go without.
@@ -105,6 +109,7 @@ impl Wire {
             refused: false,
             sending: Sending::GoesOn,
             ending: false,
+            fresh: false,
             progressed: false,
             others: None,
         }
@@ -145,6 +150,7 @@ impl Wire {
         match polled {
             Poll::Ready(received) => {
                 self.receiving = false;
+                self.fresh = true;
                 match &received {
                     Ok(true) => {
                         self.totals.messages_in += 1;
@@ -156,12 +162,17 @@ impl Wire {
                 Poll::Ready(received)
             }
             Poll::Pending if self.ending => {
-                if coop::has_budget_remaining() {
-                    return Poll::Ready(Ok(false));
+                if !coop::has_budget_remaining() {
+                    // The task has had its turn, so the link was perhaps not even asked: what it holds is received in the next.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
-                // The task has had its turn, so the link was perhaps not even asked: what it holds is received in the next.
-                cx.waker().wake_by_ref();
-                Poll::Pending
+                if std::mem::take(&mut self.fresh) {
+                    // Woken once the reactor has had its turn.
+                    let _ = pin!(yield_now()).poll(cx);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(false))
             }
             Poll::Pending => {
                 self.receiving = true;
@@ -297,6 +308,8 @@ impl Wire {
         if let Some(WireLink::Bytes(_, output)) = &mut self.link {
             output.take(encoded);
         }
+        // Where there is no such link any more, it has nowhere to go.
+        encoded.clear();
         self.totals.messages_out += u64::from(messages);
         self.totals.bytes_out += bytes;
     }

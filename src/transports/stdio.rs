@@ -176,7 +176,7 @@ impl Conversation {
         match (nature.domain, nature.kind) {
             (Domain::IPV4 | Domain::IPV6, Type::STREAM) => Ok(Dialled::new(links::bytes(pair.input)?, local, remote)),
             (_, Type::SEQPACKET) => unix::conversation(pair.input, links::packets, local, remote),
-            _ => unix::conversation(pair.input, links::bytes, local, remote),
+            _ => unix::conversation(pair.input, links::unix, local, remote),
         }
     }
 }

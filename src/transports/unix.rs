@@ -41,11 +41,11 @@ impl Transport for Unix {
     }
 
     async fn bind(&self, at: &Endpoint) -> Result<Listener, BindError> {
-        self.options.accept(at, Type::STREAM, links::bytes).await
+        self.options.accept(at, Type::STREAM, links::unix).await
     }
 
     async fn connect(&self, to: &Endpoint) -> Result<Dialled, ConnectError> {
-        self.options.call(to, Type::STREAM, links::bytes).await
+        self.options.call(to, Type::STREAM, links::unix).await
     }
 }
 

@@ -10,9 +10,14 @@ use super::stream::SocketStream;
 use crate::link::Link;
 use crate::transport::Dialled;
 
-/// A stream of bytes: a TCP connection, of either family, or a Unix stream.
+/// A stream of bytes: a TCP connection, of either family.
 pub fn bytes(socket: OwnedFd) -> io::Result<Link> {
     Ok(Link::Bytes(Box::new(SocketStream::new(socket)?)))
+}
+
+/// A Unix stream.
+pub fn unix(socket: OwnedFd) -> io::Result<Link> {
+    Ok(Link::Bytes(Box::new(SocketStream::new(socket)?.read_to_the_end())))
 }
 
 /// A socket that keeps the boundaries of its messages.

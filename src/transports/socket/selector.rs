@@ -23,9 +23,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -35,6 +37,7 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id};
+use tokio::task::unconstrained;
 
 use super::reactor::register;
 
@@ -86,7 +89,9 @@ impl Selector {
     fn turn(&self) {
         let mut cx = Context::from_waker(&self.waker);
         loop {
-            match self.epoll.poll_read_ready(&mut cx) {
+            // Whatever the task has used up of its turn that happens to run: asked within its budget, the reactor might wake
+            // the selector from here, and that again and again.
+            match pin!(unconstrained(poll_fn(|cx| self.epoll.poll_read_ready(cx)))).poll(&mut cx) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(mut ready)) => {
                     self.look();

@@ -1,7 +1,9 @@
 //! A connected socket as a stream of bytes: TCP, or a Unix stream.
 //!
 //! It writes before it asks whether there is room: there nearly always is. What it reads, it reads when its
-//! [`Place`] in the selector says that something came; a read that did not fill its buffer took all there was.
+//! [`Place`] in the selector says that something came. Of TCP, a read that did not fill its buffer took all there was. A Unix
+//! stream also stops behind bytes that came with a descriptor, or from another process (unix(7), `SCM_RIGHTS`): it is read
+//! until there is nothing.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -30,8 +32,10 @@ thread_local! {
 pub(super) struct SocketStream {
     place: Place,
     socket: OwnedFd,
-    /// The last read filled its buffer, so that there may be more.
+    /// There may be more than the last read brought.
     more: bool,
+    /// Whether a read may stop before the end of what there is.
+    stops_short: bool,
     /// There was no room; the selector will say when there is.
     full: bool,
     /// Whether the selector looks for room.
@@ -57,9 +61,15 @@ impl SocketStream {
         Ok(stream)
     }
 
+    /// The same, of a socket whose reads may stop short.
+    pub(super) fn read_to_the_end(mut self) -> Self {
+        self.stops_short = true;
+        self
+    }
+
     fn watched(socket: OwnedFd, room_watched: bool) -> io::Result<Self> {
         let place = Place::take(&socket, room_watched)?;
-        Ok(SocketStream { place, socket, more: false, full: false, room_watched })
+        Ok(SocketStream { place, socket, more: false, stops_short: false, full: false, room_watched })
     }
 
     /// Tries to write until it was done or there is no room.
@@ -114,7 +124,7 @@ impl AsyncRead for SocketStream {
             }
             match receive(&self.socket, buffer) {
                 Ok(filled) => {
-                    self.more = filled;
+                    self.more = filled || self.stops_short;
                     turn.made_progress();
                     return Poll::Ready(Ok(()));
                 }
@@ -183,8 +193,10 @@ impl AsyncWrite for SocketStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::Future;
     use std::io::{IoSlice, Read, Write};
     use std::os::unix::net::UnixStream;
+    use std::pin::pin;
     use std::task::Waker;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -409,5 +421,37 @@ mod tests {
         let mut again = SocketStream::new(kept.try_clone().unwrap().into()).unwrap();
         theirs.write_all(b"hello").unwrap();
         assert_eq!(again.read(&mut [0; 64]).await.unwrap(), 5);
+    }
+
+    #[test]
+    fn a_first_socket_may_be_opened_when_the_budget_of_a_turn_is_used_up() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut cx = Context::from_waker(Waker::noop());
+            while tokio::task::coop::has_budget_remaining() {
+                let _ = pin!(tokio::task::consume_budget()).poll(&mut cx);
+            }
+            let (mut stream, mut peer) = pair();
+            peer.write_all(b"x").unwrap();
+            assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 1);
+        });
+    }
+
+    #[tokio::test]
+    async fn what_stands_behind_bytes_that_came_with_a_descriptor_is_read_too() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut stream = SocketStream::new(ours.into()).unwrap().read_to_the_end();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [theirs.as_fd()];
+        assert!(ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(&descriptors)));
+        sendmsg(&theirs, &[IoSlice::new(b"one")], &mut ancillary, SendFlags::empty()).unwrap();
+        (&theirs).write_all(b"two").unwrap();
+        let mut read = Vec::new();
+        while read.len() < 6 {
+            assert!(stream.read_buf(&mut read).await.unwrap() > 0);
+        }
+        assert_eq!(read, b"onetwo");
     }
 }
