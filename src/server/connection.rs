@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::event::{CloseReason, Event, Refusal};
 use crate::handler::Sessions;
 use crate::limits::Limits;
-use crate::session::Session;
+use crate::session::{Session, WireRef};
 use crate::transport::{Dialled, Incoming};
 
 /// A connection that was accepted and may have a session.
@@ -135,14 +135,24 @@ async fn close(listening: &Listening, session: &mut Session, begun: Moment) -> O
     if cut_short.is_none() {
         // The reactor has a turn first: of a connection that was accepted just now it does not know yet what has come.
         tokio::task::yield_now().await;
+        let wire = session.wire().clone();
         tokio::select! {
             // In this order what has come is read in any case: closing a socket with unread data resets the connection.
             biased;
             _ = within(limit, session.end()) => {}
-            () = listening.hub.shutdown.draining() => {}
+            () = quiet_drain(listening, &wire) => {}
         }
     }
     cut_short
+}
+
+/// Until the server drains and nothing more comes: what the peer is sending just then is read, lest it destroys what the
+/// peer has not read yet.
+async fn quiet_drain(listening: &Listening, wire: &WireRef) {
+    listening.hub.shutdown.draining().await;
+    while wire.lock().take_look() {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// What is done at once, as it is nearly always, needs no timer.

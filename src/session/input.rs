@@ -221,8 +221,9 @@ impl Reading {
     }
 }
 
-/// Reads and drops whatever comes, to the end of the stream; what framing it is in does not matter any more.
-pub(super) fn poll_discard(io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<()> {
+/// Reads and drops whatever comes, to the end of the stream; what framing it is in does not matter any more. Sets
+/// `came_some` where something did.
+pub(super) fn poll_discard(io: &mut dyn ByteStream, cx: &mut Context<'_>, came_some: &mut bool) -> Poll<()> {
     loop {
         let more = buffers::with_scratch(|scratch| {
             let mut came = ReadBuf::new(scratch);
@@ -232,5 +233,6 @@ pub(super) fn poll_discard(io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Pol
         if !ready!(more) {
             return Poll::Ready(());
         }
+        *came_some = true;
     }
 }

@@ -27,6 +27,10 @@ use crate::transport::Datagram;
 /// How long, and how many messages, a closed session reads on; see [`linger`].
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_MESSAGES: usize = 1024;
+/// How many turns of the reactor without anything are the end of what a peer sends to a session that is to end: of one from
+/// which nothing has come since it was to end, and of one that is still sending, in which there may be gaps.
+const LOOKS: u8 = 8;
+const LOOKS_AT_SENDING: u8 = 200;
 
 /// A datagram socket that one session answers for all peers.
 pub(crate) trait SharedSocket: Send {
@@ -68,9 +72,8 @@ pub(crate) struct Wire {
     sending: Sending,
     /// `recv` gives `None` as soon as nothing is there to be received.
     ending: bool,
-    /// Something was received since the reactor last had its turn, so that more may have come of which the link does not
-    /// know yet.
-    fresh: bool,
+    /// How often the reactor is let look, since something was received, before it is believed that no more has come.
+    looks: u8,
     /// Set by each write that moved something; the write clock looks at it.
     progressed: bool,
     /// Who else has to do with it; most sessions go without.
@@ -109,7 +112,7 @@ impl Wire {
             refused: false,
             sending: Sending::GoesOn,
             ending: false,
-            fresh: false,
+            looks: 0,
             progressed: false,
             others: None,
         }
@@ -150,7 +153,7 @@ impl Wire {
         match polled {
             Poll::Ready(received) => {
                 self.receiving = false;
-                self.fresh = true;
+                self.looks = if self.ending { LOOKS_AT_SENDING } else { LOOKS };
                 match &received {
                     Ok(true) => {
                         self.totals.messages_in += 1;
@@ -167,7 +170,7 @@ impl Wire {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                if std::mem::take(&mut self.fresh) {
+                if self.take_look() {
                     // Woken once the reactor has had its turn.
                     let _ = pin!(yield_now()).poll(cx);
                     return Poll::Pending;
@@ -419,6 +422,14 @@ impl Wire {
         }
     }
 
+    /// Whether the reactor is to look once more before it is believed that no more has come: the link may not know of it yet,
+    /// and the peer may be sending it at this moment.
+    pub(crate) fn take_look(&mut self) -> bool {
+        let any = self.looks > 0;
+        self.looks = self.looks.saturating_sub(1);
+        any
+    }
+
     /// Remembers whom to wake when something was pushed, where anybody may push. To be called after the handler was run.
     pub(crate) fn set_driver(&mut self, waker: &Waker) {
         if let Some(others) = &mut self.others
@@ -525,8 +536,16 @@ pub(super) async fn linger(wire: &WireRef) {
         if wire.peer_ended || wire.broken {
             return Poll::Ready(());
         }
-        match &mut wire.link {
-            Some(WireLink::Bytes(io, _)) => poll_discard(&mut **io, cx),
+        let Wire { link, looks, .. } = &mut *wire;
+        match link {
+            Some(WireLink::Bytes(io, _)) => {
+                let mut came = false;
+                let polled = poll_discard(&mut **io, cx, &mut came);
+                if came {
+                    *looks = LOOKS_AT_SENDING;
+                }
+                polled
+            }
             Some(WireLink::Messages(messages)) => {
                 for _ in 0..LINGER_MESSAGES {
                     if !matches!(ready!(messages.poll_recv(cx)), Ok(Some(_))) {
