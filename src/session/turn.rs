@@ -53,9 +53,10 @@ pub(crate) fn take(wire: &WireRef, gathers: bool) -> Taking {
 impl Drop for Taking {
     #[inline]
     fn drop(&mut self) {
-        TURN.with_borrow_mut(|turn| match self.outer.take() {
-            Some(outer) => *turn = outer,
-            None => {
+        TURN.with_borrow_mut(|turn| {
+            if let Some(outer) = self.outer.take() {
+                *turn = outer;
+            } else {
                 turn.whose = 0;
                 // Whatever happened: nothing that one session sent may be there when the next one sends.
                 turn.gathered.clear();
@@ -68,45 +69,35 @@ impl Drop for Taking {
 /// Takes a message, where it is the turn of that session and there is room.
 #[inline]
 pub(super) fn send(wire: &WireRef, framing: &dyn Framing, parts: &[&[u8]]) -> Option<Result<()>> {
-    let mut adding = TURN.with_borrow_mut(|turn| {
+    TURN.with(|turn| {
+        // A framing is others' code: one that itself sends finds the turn taken, and goes by the wire.
+        let turn = &mut *turn.try_borrow_mut().ok()?;
         if turn.whose != wire.id() || turn.gathered.len() >= WATERMARK {
             return None;
         }
-        let gathered = std::mem::take(&mut turn.gathered);
-        Some(Adding { whose: std::mem::take(&mut turn.whose), whole: gathered.len(), gathered, size: None })
-    })?;
-    let size = framing::length(parts);
-    let taken = output::append(framing, parts, size, &mut adding.gathered);
-    if taken.is_ok() {
+        let size = framing::length(parts);
+        let mut adding = Adding { whole: turn.gathered.len(), gathered: &mut turn.gathered };
+        if let Err(error) = output::append(framing, parts, size, adding.gathered) {
+            return Some(Err(error));
+        }
         adding.whole = adding.gathered.len();
-        adding.size = Some(size);
-    }
-    Some(taken)
+        turn.messages += 1;
+        turn.bytes += size as u64;
+        Some(Ok(()))
+    })
 }
 
-/// A message that is added. A framing is others' code: while it runs it is nobody's turn, and what it leaves when it fails
-/// or panics is no message.
-struct Adding {
-    whose: usize,
-    gathered: Vec<u8>,
+/// A message that is added. What a framing leaves behind when it fails or panics is no message.
+struct Adding<'a> {
+    gathered: &'a mut Vec<u8>,
     /// How many bytes of it are whole messages.
     whole: usize,
-    /// How long the message is that was added.
-    size: Option<usize>,
 }
 
-impl Drop for Adding {
+impl Drop for Adding<'_> {
     #[inline]
     fn drop(&mut self) {
         self.gathered.truncate(self.whole);
-        TURN.with_borrow_mut(|turn| {
-            turn.whose = self.whose;
-            turn.gathered = std::mem::take(&mut self.gathered);
-            if let Some(size) = self.size {
-                turn.messages += 1;
-                turn.bytes += size as u64;
-            }
-        });
     }
 }
 
@@ -114,13 +105,15 @@ impl Drop for Adding {
 /// turn, unless it is [taken up](take_up) again. Says whether it was this session's turn.
 #[inline]
 pub(super) fn hand_over(whose: usize, wire: &mut Wire) -> bool {
-    TURN.with_borrow_mut(|turn| {
+    TURN.with(|turn| {
+        let Ok(mut turn) = turn.try_borrow_mut() else { return false };
         if turn.whose != whose {
             return false;
         }
         turn.whose = 0;
         if turn.messages > 0 {
-            wire.take_gathered(&mut turn.gathered, turn.messages, turn.bytes);
+            let (messages, bytes) = (turn.messages, turn.bytes);
+            wire.take_gathered(&mut turn.gathered, messages, bytes);
             (turn.messages, turn.bytes) = (0, 0);
         }
         true

@@ -29,6 +29,7 @@ thread_local! {
 }
 
 /// See the module's documentation.
+#[expect(clippy::struct_excessive_bools, reason = "independent states of one socket, each documented")]
 pub(super) struct SocketStream {
     place: Place,
     socket: OwnedFd,
