@@ -1,7 +1,7 @@
 //! A [`Layer`] wraps a link in another: TLS, WebSocket, PROXY, faults.
 //!
 //! An endpoint lists layers in front of a transport, the outermost first (`ws+tls+tcp`). When a conversation opens,
-//! each layer opens in turn, the innermost first, in the session's own task and under the handshake clock.
+//! each layer opens in turn, the innermost first, in the session's own turns and under the handshake clock.
 
 use async_trait::async_trait;
 

@@ -25,8 +25,8 @@ use tokio::task::yield_now;
 
 use super::connection::{self, Arrival};
 
-/// How many sessions run before the reactor has its turn. It is as many as the runtime would run tasks (tokio's
-/// `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
+/// How many sessions run before the reactor has its turn. It is as many as a runtime runs tasks unless it is told
+/// otherwise (tokio's `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
 const AT_ONCE: usize = 61;
 
 /// A crew, to those that bring it sessions. When this is dropped, it ends with its last session.

@@ -31,7 +31,7 @@ pub struct SocketAcceptor {
 }
 
 impl SocketAcceptor {
-    /// Accepts from a socket that listens and does not block. `open` runs in the session's task.
+    /// Accepts from a socket that listens and does not block. `open` runs in the session's own turns.
     ///
     /// It must be called within a tokio runtime.
     pub fn new(
