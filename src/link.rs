@@ -67,8 +67,8 @@ pub struct Opened {
 /// Who is at the other end, as this side saw it.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The address on this side: for a datagram the one that it was sent to.
-    pub local: Address,
+    /// Mostly the same for all sessions of a listener.
+    local: Arc<Address>,
     /// The address on the other side.
     pub remote: Address,
     /// By what way the conversation came; shared by all sessions of a listener.
@@ -93,8 +93,30 @@ pub struct Route {
 
 impl Peer {
     /// A peer of whom nothing but the addresses is known.
-    pub fn new(local: Address, remote: Address, route: Arc<Route>) -> Self {
-        Peer { local, remote, route, facts: None }
+    pub fn new(local: impl Into<Arc<Address>>, remote: Address, route: Arc<Route>) -> Self {
+        Peer { local: local.into(), remote, route, facts: None }
+    }
+
+    /// The address on this side: for a datagram the one that it was sent to.
+    pub fn local(&self) -> &Address {
+        &self.local
+    }
+
+    /// As [`local`](Self::local), to be kept.
+    pub(crate) fn shared_local(&self) -> &Arc<Address> {
+        &self.local
+    }
+
+    /// Whoever sent the last datagram, and where to.
+    pub(crate) fn set_ends(&mut self, local: Address, remote: Address) {
+        self.remote = remote;
+        if *self.local == local {
+            return;
+        }
+        match Arc::get_mut(&mut self.local) {
+            Some(place) => *place = local,
+            None => self.local = local.into(),
+        }
     }
 
     /// Whether there is a connection, with a beginning and an end, rather than single datagrams.

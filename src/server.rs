@@ -186,7 +186,7 @@ impl Bound {
         own.replace(responders.map(|(_, listener)| listener.local()));
         let mut tasks = JoinSet::new();
         for (service, listener) in self.listeners {
-            let listening = Arc::new(Listening::new(service, listener.local(), hub.clone()));
+            let listening = Arc::new(Listening::new(service, &listener, hub.clone()));
             listening
                 .observe(&Event::Listening { listener: &listening.name, handler: &listening.service.handler_name });
             match listener {

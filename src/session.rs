@@ -71,7 +71,7 @@ impl Session {
 
     /// A session over a link that carries messages.
     pub(crate) fn over(link: WireLink, peer: Peer) -> Self {
-        Session::with_source(link, peer, Source::Messages(Bytes::new()), None)
+        Session::with_source(link, peer, Source::Messages(Box::default()), None)
     }
 
     fn with_source(link: WireLink, peer: Peer, source: Source, framing: Option<Arc<dyn Framing>>) -> Self {
@@ -120,9 +120,7 @@ impl Session {
         poll_fn(move |cx| {
             let Some(session) = waiting.take() else { return Poll::Pending };
             match session.inbound.poll_next(&session.wire, cx) {
-                Poll::Ready(Ok(true)) => {
-                    Poll::Ready(Ok(Some(Exchange { wire: &session.wire, inbound: &session.inbound })))
-                }
+                Poll::Ready(Ok(true)) => Poll::Ready(Ok(Some(Exchange { session }))),
                 Poll::Ready(Ok(false)) => Poll::Ready(Ok(None)),
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Pending => {
@@ -165,7 +163,30 @@ impl Session {
     /// [`send_parts`](Self::send_parts) for poll-based code: nothing is taken unless it is ready.
     #[inline]
     pub fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
-        poll_send(&self.wire, &self.inbound, cx, parts)
+        self.poll_answer(cx, parts)
+    }
+
+    /// Sends to whoever sent the last message. Within the session's own turn that needs no look at the wire.
+    #[inline]
+    fn poll_answer(&self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
+        if let Some(framing) = self.wire.framing()
+            && let Some(taken) = turn::send(&self.wire, framing, parts)
+        {
+            return Poll::Ready(taken);
+        }
+        self.poll_answer_on_wire(cx, parts)
+    }
+
+    #[inline(never)]
+    fn poll_answer_on_wire(&self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
+        let (whose, framing) = (self.wire.id(), self.wire.framing());
+        let mut wire = self.wire.lock();
+        let is_turn = turn::hand_over(whose, &mut wire);
+        let sent = wire.poll_send(cx, parts, self.peer(), framing);
+        if is_turn && wire.lets_gather() {
+            turn::take_up(whose);
+        }
+        sent
     }
 
     /// Waits until all that was sent is written. Seldom needed: see the module's documentation.
@@ -217,51 +238,43 @@ impl Drop for Session {
 
 /// A message that was received, and the means to answer whoever sent it; see [`Session::exchange`].
 pub struct Exchange<'a> {
-    wire: &'a WireRef,
-    inbound: &'a Inbound,
+    session: &'a Session,
 }
 
 impl<'a> Exchange<'a> {
     /// The message.
     #[inline]
     pub fn message(&self) -> &'a [u8] {
-        self.inbound.source.message()
+        self.session.inbound.source.message()
+    }
+
+    /// Who sent it.
+    #[inline]
+    pub fn peer(&self) -> &'a Peer {
+        self.session.peer()
     }
 
     /// As [`Session::send`].
     #[inline]
     pub fn send(&mut self, message: &[u8]) -> impl Future<Output = Result<()>> + Send {
-        poll_fn(move |cx| poll_send(self.wire, self.inbound, cx, &[message]))
+        let session = self.session;
+        poll_fn(move |cx| session.poll_answer(cx, &[message]))
     }
 
     /// As [`Session::send_parts`].
     #[inline]
     pub fn send_parts(&mut self, parts: &[&[u8]]) -> impl Future<Output = Result<()>> + Send {
-        poll_fn(move |cx| poll_send(self.wire, self.inbound, cx, parts))
+        let session = self.session;
+        poll_fn(move |cx| session.poll_answer(cx, parts))
     }
-}
 
-/// Sends to whoever sent the last message. Within the session's own turn that needs no look at the wire.
-#[inline]
-fn poll_send(wire: &WireRef, inbound: &Inbound, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
-    if let Some(framing) = wire.framing()
-        && let Some(taken) = turn::send(wire, framing, parts)
-    {
-        return Poll::Ready(taken);
+    /// Sends the message back, with that before it. What an idle session remembers of how it would answer is less than with
+    /// [`send_parts`](Self::send_parts).
+    #[inline]
+    pub fn send_back(self, before: &[u8]) -> impl Future<Output = Result<()>> + Send {
+        let session = self.session;
+        poll_fn(move |cx| session.poll_answer(cx, &[before, session.inbound.source.message()]))
     }
-    poll_send_on(wire, &inbound.peer, cx, parts)
-}
-
-#[inline(never)]
-fn poll_send_on(wire: &WireRef, peer: &Peer, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
-    let (whose, framing) = (wire.id(), wire.framing());
-    let mut wire = wire.lock();
-    let is_turn = turn::hand_over(whose, &mut wire);
-    let sent = wire.poll_send(cx, parts, peer, framing);
-    if is_turn && wire.lets_gather() {
-        turn::take_up(whose);
-    }
-    sent
 }
 
 /// The receiving direction of a session; see [`Session::split`].

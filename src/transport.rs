@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -69,8 +70,8 @@ impl Listener {
 pub struct Dialled {
     /// The link.
     pub link: Link,
-    /// This end.
-    pub local: Address,
+    /// This end. Conversations that have it in common share it.
+    pub local: Arc<Address>,
     /// The other end.
     pub remote: Address,
     /// What else the transport knows of the peer; becomes [`Peer::facts`](crate::Peer::facts).
@@ -79,8 +80,8 @@ pub struct Dialled {
 
 impl Dialled {
     /// A link of whose ends nothing but the addresses is known.
-    pub fn new(link: Link, local: Address, remote: Address) -> Self {
-        Dialled { link, local, remote, facts: Vec::new() }
+    pub fn new(link: Link, local: impl Into<Arc<Address>>, remote: Address) -> Self {
+        Dialled { link, local: local.into(), remote, facts: Vec::new() }
     }
 }
 

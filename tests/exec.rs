@@ -37,7 +37,7 @@ async fn a_program_for_each_session_is_told_who_calls_and_sees_nothing_else() {
                       print(sorted(os.environ.items()), sorted(os.listdir('/proc/self/fd')), os.getpgrp() == os.getpid())";
         let served = Served::at(&registry, "tcp://127.0.0.1:0", &format!("exec:python3 -c \"{script}\"")).await;
         let mut session = served.call().await;
-        let mine = session.peer().local.ip().unwrap().port();
+        let mine = session.peer().local().ip().unwrap().port();
         let port = served.endpoint.to_string();
         let port = port.trim_start_matches("tcp://127.0.0.1:").split('?').next().unwrap();
         // os.listdir itself holds descriptor 3.

@@ -86,7 +86,7 @@ fn unescape(text: &str) -> Vec<u8> {
 /// A message as scripts show it.
 fn normal(session: &Session, message: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(message).escape_debug().to_string().replace("\\\"", "\"");
-    for address in [&session.peer().local, &session.peer().remote] {
+    for address in [session.peer().local(), &session.peer().remote] {
         if let Some(address) = address.ip() {
             text = text.replace(&format!(":{}", address.port()), ":PORT");
         }

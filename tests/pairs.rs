@@ -141,7 +141,7 @@ async fn expect(handler: &str, mut session: Session) {
             session.send(b"?").await.unwrap();
             // As text it names the peer's address first; under `lines` each line is a message.
             let text = hears_something(&mut session).await;
-            let ours = session.peer().local.ip().map(|address| address.to_string()).unwrap_or_default();
+            let ours = session.peer().local().ip().map(|address| address.to_string()).unwrap_or_default();
             assert!(text.starts_with("remote:") && text.contains(&ours), "{ours} is named in {text}");
         }
         "chat" => {

@@ -100,7 +100,7 @@ async fn call(args: Args, dialler: &Dialler) -> Outcome {
             let mut object = replies.facts();
             object.insert("verdict".into(), json!(Verdict::Ok));
             object.insert("endpoint".into(), dialler.endpoint().to_string().into());
-            object.insert("local".into(), session.peer().local.to_string().into());
+            object.insert("local".into(), session.peer().local().to_string().into());
             object.insert("remote".into(), session.peer().remote.to_string().into());
             object.insert("connected_ms".into(), milliseconds(connected).into());
             object.insert("took_ms".into(), milliseconds(began.elapsed()).into());

@@ -127,12 +127,12 @@ impl Forward {
     /// An error where the target is at the address that the peer called, over the same transport.
     fn refuse_itself(&self, near: &Peer, target: &Address) -> Result<()> {
         let same_transport = near.route.scheme.rsplit('+').next() == Some(self.target.endpoint().transport());
-        let same_address = match (near.local.ip(), target.ip()) {
+        let same_address = match (near.local().ip(), target.ip()) {
             // An IPv4 address is the same on an IPv6 socket.
             (Some(called), Some(ip)) => {
-                called.port() == ip.port() && near.local.canonical_ip() == target.canonical_ip()
+                called.port() == ip.port() && near.local().canonical_ip() == target.canonical_ip()
             }
-            _ => near.local == *target && near.local != Address::Unnamed,
+            _ => near.local() == target && *near.local() != Address::Unnamed,
         };
         if same_transport && same_address {
             let endpoint = self.target.endpoint().brief();

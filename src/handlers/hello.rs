@@ -67,19 +67,19 @@ impl Default for Hello {
 #[async_trait]
 impl Handler for Hello {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        let connected = session.peer().connected();
-        if connected && !self.welcome.is_empty() {
+        if session.peer().connected() && !self.welcome.is_empty() {
             session.send(self.welcome.as_bytes()).await?;
         }
         loop {
             // Not `while let`, which would hold what was received a second time, in every idle connection.
-            let Some(mut exchange) = session.exchange().await? else { return Ok(()) };
+            let Some(exchange) = session.exchange().await? else { return Ok(()) };
+            // Asked anew each time, as below: what is kept while the next message is awaited, each idle connection keeps.
+            let connected = exchange.peer().connected();
             if connected && exchange.message() == self.exit.as_bytes() {
                 return Ok(());
             }
-            // Chosen anew each time: what is kept while the next message is awaited, each idle connection keeps.
             let before = if connected { &self.on_connections } else { &self.on_datagrams };
-            exchange.send_parts(&[before.as_bytes(), exchange.message()]).await?;
+            exchange.send_back(before.as_bytes()).await?;
         }
     }
 

@@ -128,7 +128,7 @@ impl<'a> Seen<'a> {
         let mut layers: Vec<&str> = peer.route.scheme.split('+').collect();
         Seen {
             remote: peer.remote.to_string(),
-            local: peer.local.to_string(),
+            local: peer.local().to_string(),
             family: peer.remote.family(),
             transport: layers.pop().unwrap_or_default(),
             layers,

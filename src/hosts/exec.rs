@@ -204,7 +204,7 @@ fn variables(peer: &Peer) -> Vec<(String, String)> {
     let mut add = |name: String, value: String| variables.push((name, value));
     add("PROTO".into(), protocol.clone());
     add("GREETD_CONNECTED".into(), if peer.connected() { "yes" } else { "no" }.into());
-    for (side, address) in [("REMOTE", &peer.remote), ("LOCAL", &peer.local)] {
+    for (side, address) in [("REMOTE", &peer.remote), ("LOCAL", peer.local())] {
         match (address.ip(), address.canonical_ip()) {
             (Some(socket), Some(ip)) => {
                 add(format!("{protocol}{side}IP"), ip.to_string());

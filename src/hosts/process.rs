@@ -131,7 +131,7 @@ impl<'a> Open<'a> {
         Open {
             handler: handler.name,
             transport: &peer.route.scheme,
-            local: peer.local.to_string(),
+            local: peer.local().to_string(),
             remote: peer.remote.to_string(),
             connected: peer.connected(),
             options: &handler.options,

@@ -156,7 +156,7 @@ impl WasmHandler {
         bindings::Peer {
             handler: self.name.to_owned(),
             transport: peer.route.scheme.clone(),
-            local: peer.local.to_string(),
+            local: peer.local().to_string(),
             remote: peer.remote.to_string(),
             connected: peer.connected(),
             options: self.settings.options.iter().map(|(name, value)| owned((name, value))).collect(),

@@ -2,9 +2,10 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -35,40 +36,122 @@ pub(super) struct Arrival {
 
 /// Opens the connection, runs the handler and closes. The permit is held until the end.
 ///
-/// An idle connection is this future and little else. So what is rare (a layer's handshake, a peer that does not read,
-/// a span) is boxed and makes no room for itself here; and what is done at once, as opening and closing nearly always
-/// are, costs neither the box nor a timer.
+/// An idle connection is this future and little else. So what is rare (a layer's handshake, a peer that does not read, a
+/// span) is boxed and makes no room for itself here; and what is done at once, as opening and closing nearly always are,
+/// costs neither the box nor a timer.
 ///
-/// It is no `async fn`, which would keep each argument twice, for as long as it runs.
+/// It is no `async fn`, and changes its one place as the connection goes on: what is given to an asynchronous block and
+/// what is kept in it over an `await` has room of its own in there from the beginning to the end.
 pub(super) fn run(arrival: Arrival) -> impl Future<Output = ()> + Send {
-    let Arrival { listening, incoming, permit, watchman } = arrival;
+    let mut stage = Stage::Arrived(arrival);
     async move {
-        let begun = listening.hub.now();
-        let Some(session) = begin(&listening, incoming).await else { return };
-        let mut record = Record::begin(listening, session, begun, watchman);
-        let ending = record.converse_in_span().await;
-        let cut_short = record.close(ending.orderly).await;
-        let listening = record.end(&cut_short.map_or(ending, Ending::cut));
-        // The socket is closed before the permit goes: whoever takes it may need the descriptor.
-        drop(permit);
-        listening.hub.session_ended.notify_one();
+        poll_fn(|cx| stage.poll_open(cx)).await;
+        let ending = match &mut stage {
+            Stage::Open(record, _) => record.converse_in_span().await,
+            _ => return,
+        };
+        let mut ending = Some(ending);
+        poll_fn(|cx| stage.poll_close(&mut ending, cx)).await;
     }
 }
 
-/// Opens the link and its layers. What fails here is counted and is no session.
-async fn begin(listening: &Listening, incoming: Box<dyn Incoming>) -> Option<Session> {
-    let remote = incoming.remote().clone();
-    let mut opening = incoming.open();
-    // What is opened at once is never kept while something is awaited: there would have to be room for it.
-    let later: Pin<Box<dyn Future<Output = Opening> + Send + '_>> =
-        match poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await {
-            Poll::Ready(Ok(dialled)) if listening.service.layers.is_empty() => {
-                return Opening::from(listening.service.bare(dialled)).session(listening, &remote);
-            }
-            Poll::Ready(dialled) => Box::pin(open(listening, std::future::ready(dialled))),
-            Poll::Pending => Box::pin(open(listening, opening)),
+/// How far a connection is.
+enum Stage {
+    Arrived(Arrival),
+    /// Its link or a layer does not open at once.
+    Opening(Pin<Box<dyn Future<Output = Stage> + Send>>),
+    Open(Record, Permit),
+    /// Its peer has yet to take what it is owed, or to close.
+    Closing(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Over,
+}
+
+impl Stage {
+    /// Ready when the connection is open, or over.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        *self = match mem::replace(self, Stage::Over) {
+            Stage::Arrived(arrival) => arrival.open(cx),
+            other => other,
         };
-    later.await.session(listening, &remote)
+        if let Stage::Opening(opening) = self {
+            *self = ready!(opening.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+
+    /// Ready when an open connection is over.
+    fn poll_close(&mut self, ending: &mut Option<Ending>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(ending) = ending.take()
+            && let Stage::Open(mut record, permit) = mem::replace(self, Stage::Over)
+        {
+            if !ending.orderly || record.closes_at_once(cx) {
+                record.end(&ending).give_back(permit);
+                return Poll::Ready(());
+            }
+            *self = Stage::Closing(Box::pin(close(record, permit, ending)));
+        }
+        if let Stage::Closing(closing) = self {
+            ready!(closing.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Arrival {
+    /// Opens the link, and a session, if that is all there is to be done.
+    fn open(self, cx: &mut Context<'_>) -> Stage {
+        let Arrival { listening, incoming, permit, watchman } = self;
+        let begun = Begun { at: listening.hub.now(), remote: incoming.remote().clone(), listening, permit, watchman };
+        let mut opening = incoming.open();
+        match opening.as_mut().poll(cx) {
+            Poll::Ready(Ok(dialled)) if begun.listening.service.layers.is_empty() => {
+                let opened = begun.listening.service.bare(dialled);
+                begun.stage(opened.into())
+            }
+            Poll::Ready(dialled) => Stage::Opening(Box::pin(begun.open(std::future::ready(dialled)))),
+            Poll::Pending => Stage::Opening(Box::pin(begun.open(opening))),
+        }
+    }
+}
+
+/// A connection that is being opened.
+struct Begun {
+    listening: Arc<Listening>,
+    remote: Address,
+    permit: Permit,
+    at: Moment,
+    watchman: u32,
+}
+
+impl Begun {
+    /// Opens link and layers under the handshake clock.
+    async fn open(self, link: impl Future<Output = io::Result<Dialled>>) -> Stage {
+        let listening = &self.listening;
+        let opening = async { listening.service.open(link.await?).await };
+        let opened = unless_cut(listening, within(listening.service.limits.handshake_timeout, opening)).await;
+        self.stage(match opened {
+            Some(Some(opened)) => opened.into(),
+            Some(None) => Opening::TookTooLong,
+            None => Opening::Cut,
+        })
+    }
+
+    /// What comes of it. What fails is counted, and is no session.
+    fn stage(self, opening: Opening) -> Stage {
+        let Begun { listening, remote, permit, at, watchman } = self;
+        let (reason, error) = match opening {
+            Opening::Done(session) => return Stage::Open(Record::begin(listening, session, at, watchman), permit),
+            Opening::Cut => {
+                listening.count(CloseReason::Cut);
+                return Stage::Over;
+            }
+            Opening::Failed(error) => (Refusal::HandshakeFailed, Some(error)),
+            Opening::TookTooLong => (Refusal::HandshakeTimeout, None),
+        };
+        let error = error.as_ref().map(|error: &Error| error as &dyn crate::event::ErrorText);
+        listening.observe(&Event::ConnectionRefused { listener: &listening.name, remote: &remote, reason, error });
+        Stage::Over
+    }
 }
 
 /// What became of a connection's link and layers.
@@ -85,39 +168,18 @@ impl From<Result<Session>> for Opening {
     }
 }
 
-impl Opening {
-    /// The session; of one that is none it is told why.
-    fn session(self, listening: &Listening, remote: &Address) -> Option<Session> {
-        let (reason, error) = match self {
-            Opening::Done(session) => return Some(session),
-            Opening::Cut => {
-                listening.count(CloseReason::Cut);
-                return None;
-            }
-            Opening::Failed(error) => (Refusal::HandshakeFailed, Some(error)),
-            Opening::TookTooLong => (Refusal::HandshakeTimeout, None),
-        };
-        let error = error.as_ref().map(|error: &Error| error as &dyn crate::event::ErrorText);
-        listening.observe(&Event::ConnectionRefused { listener: &listening.name, remote, reason, error });
-        None
-    }
-}
-
-/// Opens link and layers under the handshake clock.
-async fn open(listening: &Listening, link: impl Future<Output = io::Result<Dialled>>) -> Opening {
-    let opening = async { listening.service.open(link.await?).await };
-    match unless_cut(listening, within(listening.service.limits.handshake_timeout, opening)).await {
-        Some(Some(opened)) => opened.into(),
-        Some(None) => Opening::TookTooLong,
-        None => Opening::Cut,
-    }
+/// Closes a session whose peer is not through with it.
+async fn close(mut record: Record, permit: Permit, ending: Ending) {
+    let Record { listening, session, begun, .. } = &mut record;
+    let cut_short = let_it_take_the_rest(listening, session, *begun).await;
+    record.end(&cut_short.map_or(ending, Ending::cut)).give_back(permit);
 }
 
 /// Lets the peer take what is left, at its own speed, as long as it takes any of it within the write clock. Then it waits
 /// for the peer to close as well, unless the server drains: who has nothing to say any more holds up nobody's end.
 ///
 /// Says why the peer was not given all that it was owed, where it was not.
-async fn close(listening: &Listening, session: &mut Session, begun: Moment) -> Option<CloseReason> {
+async fn let_it_take_the_rest(listening: &Listening, session: &mut Session, begun: Moment) -> Option<CloseReason> {
     let limits = &listening.service.limits;
     let limit = limits.write_timeout;
     let written = unless_cut(listening, async {
@@ -238,15 +300,11 @@ impl Record {
         &mut self.session
     }
 
-    /// Closes the session; says why the peer was not given all that it was owed, where it was not.
-    async fn close(&mut self, orderly: bool) -> Option<CloseReason> {
+    /// Closes the session in order, if that is done at once.
+    fn closes_at_once(&mut self, cx: &mut Context<'_>) -> bool {
         let service = &self.listening.service;
         let closing_tells = service.layers.is_empty() && service.transport.closing_tells();
-        let wire = self.session.wire();
-        if !orderly || poll_fn(|cx| Poll::Ready(wire.lock().closes_at_once(closing_tells, cx))).await {
-            return None;
-        }
-        Box::pin(close(&self.listening, &mut self.session, self.begun)).await
+        self.session.wire().lock().closes_at_once(closing_tells, cx)
     }
 
     /// Closes the link, and tells of the end.

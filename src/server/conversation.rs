@@ -62,7 +62,6 @@ pub(super) fn converse<'a>(
         gathers,
         clocks: Clocks::new(limits, begun, session.peer().connected()),
         conversation: Contained(Some(handler.serve(session))),
-        turn: None,
     }
 }
 
@@ -75,8 +74,6 @@ pub(super) struct Conversing<'a> {
     gathers: bool,
     watch: Watch<'a>,
     clocks: Clocks<'a>,
-    /// The turn that the reactor has before a drain ends the session.
-    turn: Option<Box<Turn>>,
 }
 
 type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -94,8 +91,9 @@ impl Future for Conversing<'_> {
             // The reactor has a turn first: of a connection that was accepted just now it does not know yet that
             // something has come, which is still to be answered.
             Phase::Draining => {
-                let turn = this.turn.get_or_insert_with(|| Box::new(Box::pin(tokio::task::yield_now())));
-                if turn.as_mut().as_mut().poll(cx).is_ready() {
+                let seldom = this.clocks.seldom.get_or_insert_default();
+                let turn = seldom.turn.get_or_insert_with(|| Box::pin(tokio::task::yield_now()));
+                if turn.as_mut().poll(cx).is_ready() {
                     this.wire.lock().end();
                     this.clocks.ending = Some(CloseReason::Drained);
                 }
@@ -179,12 +177,7 @@ struct Clocks<'a> {
     limits: &'a Limits,
     /// When a message last came or went.
     active: Moment,
-    /// Until when some of what waits to be written must be taken.
-    stalled: Moment,
-    /// Until when the session may last in all.
-    last: Moment,
-    /// Until when the handler may take to notice that `recv` gives `None`.
-    grace: Moment,
+    seldom: Option<Box<Seldom>>,
     /// How many messages had come and gone when it was last active, as far as that tells it apart from the time before.
     moved: u32,
     /// Why `recv` gives `None` already.
@@ -194,6 +187,24 @@ struct Clocks<'a> {
     sending_counts: bool,
     /// Whether the handler waited for a message when the deadline was set: only then does the idle clock run.
     set_for_receiving: bool,
+}
+
+/// What few sessions have use for.
+struct Seldom {
+    /// Until when some of what waits to be written must be taken.
+    stalled: Moment,
+    /// Until when the session may last in all.
+    last: Moment,
+    /// Until when the handler may take to notice that `recv` gives `None`.
+    grace: Moment,
+    /// The turn that the reactor has before a drain ends the session.
+    turn: Option<Turn>,
+}
+
+impl Default for Seldom {
+    fn default() -> Self {
+        Seldom { stalled: Moment::NEVER, last: Moment::NEVER, grace: Moment::NEVER, turn: None }
+    }
 }
 
 /// What the clocks say.
@@ -208,9 +219,9 @@ impl<'a> Clocks<'a> {
         Clocks {
             limits,
             active: begun,
-            stalled: Moment::NEVER,
-            last: limits.total_timeout.map_or(Moment::NEVER, |total| begun.after(total)),
-            grace: Moment::NEVER,
+            seldom: limits
+                .total_timeout
+                .map(|total| Box::new(Seldom { last: begun.after(total), ..Seldom::default() })),
             moved: 0,
             ending: None,
             sending_counts: connected,
@@ -241,12 +252,15 @@ impl<'a> Clocks<'a> {
         }
         let progressed = wire.take_progress();
         if wire.buffered() == 0 {
-            self.stalled = Moment::NEVER;
+            if let Some(seldom) = &mut self.seldom {
+                seldom.stalled = Moment::NEVER;
+            }
             return false;
         }
-        let begins = self.stalled == Moment::NEVER;
+        let seldom = self.seldom.get_or_insert_default();
+        let begins = seldom.stalled == Moment::NEVER;
         if progressed || begins {
-            self.stalled = now.after(self.limits.write_timeout);
+            seldom.stalled = now.after(self.limits.write_timeout);
         }
         begins
     }
@@ -270,10 +284,11 @@ impl<'a> Clocks<'a> {
         // While the handler works nothing is idle; it is then only looked at again later.
         let idle_since = if receiving && self.ending.is_none() { self.active } else { now };
         let idle = (idle_since.after(self.limits.idle_timeout), CloseReason::Idle);
+        let Some(seldom) = &self.seldom else { return idle };
         let others = [
-            (self.stalled, CloseReason::WriteTimeout),
-            (self.last, CloseReason::TotalTimeout),
-            (self.grace, self.ending.unwrap_or(CloseReason::Idle)),
+            (seldom.stalled, CloseReason::WriteTimeout),
+            (seldom.last, CloseReason::TotalTimeout),
+            (seldom.grace, self.ending.unwrap_or(CloseReason::Idle)),
         ];
         others.into_iter().fold(idle, |first, other| if other.0 < first.0 { other } else { first })
     }
@@ -282,7 +297,7 @@ impl<'a> Clocks<'a> {
         match clock {
             CloseReason::Idle if self.ending.is_none() => {
                 self.ending = Some(CloseReason::Idle);
-                self.grace = now.after(self.limits.write_timeout);
+                self.seldom.get_or_insert_default().grace = now.after(self.limits.write_timeout);
                 Clock::Ends
             }
             reason => Clock::Cut(reason),

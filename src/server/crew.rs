@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::task::coop::has_budget_remaining;
 use tokio::task::yield_now;
 
-use super::connection::{self, Arrival};
+use super::connection::Arrival;
 
 /// How many sessions run before the reactor has its turn. It is as many as a runtime runs tasks unless it is told
 /// otherwise (tokio's `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
@@ -33,10 +33,11 @@ const AT_ONCE: usize = 61;
 pub(super) struct Crew(Arc<Inbox>);
 
 impl Crew {
-    /// A crew without sessions, in a task of that runtime.
-    pub(super) fn start(runtime: &Handle) -> Self {
+    /// A crew without sessions, in a task of that runtime. `run` makes a session of a connection.
+    pub(super) fn start<S: Session>(runtime: &Handle, run: fn(Arrival) -> S) -> Self {
         let inbox = Arc::new(Inbox(Mutex::default()));
-        runtime.spawn(Members { inbox: inbox.clone(), places: Vec::new(), free: Vec::new(), woken: VecDeque::new() });
+        let (places, free, woken) = (Vec::new(), Vec::new(), VecDeque::new());
+        runtime.spawn(Members { inbox: inbox.clone(), run, places, free, woken });
         Crew(inbox)
     }
 
@@ -120,23 +121,27 @@ impl ArcWake for Bell {
     }
 }
 
-type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What a crew runs. All are of one type, so that a place has a pointer to its own and nothing else.
+pub(super) trait Session: Future<Output = ()> + Send + 'static {}
 
-struct Place {
-    session: Option<Running>,
+impl<S: Future<Output = ()> + Send + 'static> Session for S {}
+
+struct Place<S> {
+    session: Option<Pin<Box<S>>>,
     bell: Arc<Bell>,
 }
 
 /// The crew's task.
-struct Members {
+struct Members<S> {
     inbox: Arc<Inbox>,
-    places: Vec<Place>,
+    run: fn(Arrival) -> S,
+    places: Vec<Place<S>>,
     free: Vec<u32>,
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
 }
 
-impl Future for Members {
+impl<S: Session> Future for Members<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -166,7 +171,7 @@ impl Future for Members {
     }
 }
 
-impl Members {
+impl<S: Session> Members<S> {
     /// Whether all is over.
     fn take_news(&mut self, cx: &Context<'_>) -> bool {
         let arrivals = {
@@ -179,13 +184,13 @@ impl Members {
             std::mem::take(&mut news.arrivals)
         };
         for arrival in arrivals {
-            let place = self.admit(Box::pin(connection::run(arrival)));
+            let place = self.admit(Box::pin((self.run)(arrival)));
             self.woken.push_back(place);
         }
         false
     }
 
-    fn admit(&mut self, session: Running) -> u32 {
+    fn admit(&mut self, session: Pin<Box<S>>) -> u32 {
         if let Some(place) = self.free.pop() {
             self.places[place as usize].session = Some(session);
             return place;
@@ -213,7 +218,7 @@ impl Members {
 }
 
 /// The runtime is no more, or all is over.
-impl Drop for Members {
+impl<S> Drop for Members<S> {
     fn drop(&mut self) {
         self.inbox.close();
     }

@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::event::{CloseReason, Event, Observer};
 use crate::service::Service;
-use crate::transport::Incoming;
+use crate::transport::{Incoming, Listener};
 
 /// What all listeners of one server share.
 pub(super) struct Hub {
@@ -95,7 +95,7 @@ enum Runs {
 impl Worker {
     fn new(runtime: &Handle, watchman: u32) -> Self {
         let runs = match runtime.runtime_flavor() {
-            RuntimeFlavor::CurrentThread => Runs::Crew(Crew::start(runtime)),
+            RuntimeFlavor::CurrentThread => Runs::Crew(Crew::start(runtime, connection::run)),
             _ => Runs::Tasks(runtime.clone()),
         };
         Worker { watchman, runs }
@@ -116,11 +116,17 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    pub(super) fn new(service: Service, local: Address, hub: Arc<Hub>) -> Self {
+    pub(super) fn new(service: Service, listener: &Listener, hub: Arc<Hub>) -> Self {
         let limits = &service.limits;
+        let local = listener.local();
+        // The peers of a datagram socket are bounded by the size of their table already.
+        let max_sessions = match listener {
+            Listener::Connections(_) => limits.max_sessions,
+            Listener::Datagrams(_) => usize::MAX,
+        };
         Listening {
             name: format!("{}://{local}", service.route.scheme),
-            permits: Permits::new(hub.sessions.clone(), limits.max_sessions, limits.max_sessions_per_ip),
+            permits: Permits::new(hub.sessions.clone(), max_sessions, limits.max_sessions_per_ip),
             finished: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
             service,
@@ -136,6 +142,13 @@ impl Listening {
             endpoint.authority = address.into();
         }
         endpoint
+    }
+
+    /// A session is over, and its socket is closed: whoever waits may need the descriptor. Before it tells of it, its permit is
+    /// given back.
+    pub(super) fn give_back(&self, permit: Permit) {
+        drop(permit);
+        self.hub.session_ended.notify_one();
     }
 
     /// Counts a session that ended, from the drain's beginning on.

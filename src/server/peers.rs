@@ -158,7 +158,7 @@ impl Table {
         };
         // The session of an evicted peer gives its permit back when it is next polled, so the table's own size, not
         // the listener's permits, is what bounds it.
-        let Some(mut permit) = self.listening.permits.take_of_server() else { return refuse(Refusal::MaxSessions) };
+        let Some(mut permit) = self.listening.permits.take() else { return refuse(Refusal::MaxSessions) };
         if !permit.admit_source(&key.0) {
             return refuse(Refusal::MaxSessionsPerIp);
         }
@@ -337,7 +337,7 @@ impl MessageStream for PeerLink {
     }
 
     fn start_send(&mut self, parts: &[&[u8]]) -> Result<()> {
-        lock(&self.port).answer(parts, &self.peer.remote, &self.peer.local, &mut self.reply_limit)
+        lock(&self.port).answer(parts, &self.peer.remote, self.peer.local(), &mut self.reply_limit)
     }
 
     /// What is taken is the socket's to send. Only when the socket has no room does the session wait for it.

@@ -24,7 +24,6 @@ pub(super) struct Permits {
 #[derive(Debug)]
 pub(super) struct Permit {
     permits: Arc<Permits>,
-    of_listener: bool,
     source: Option<Box<IpAddr>>,
 }
 
@@ -44,13 +43,7 @@ impl Permits {
         let listener = self.listener.try_acquire().ok()?;
         self.server.try_acquire().ok()?.forget();
         listener.forget();
-        Some(self.permit(true))
-    }
-
-    /// A permit of the server alone, for sessions that a table of fixed size bounds already.
-    pub(super) fn take_of_server(self: &Arc<Self>) -> Option<Permit> {
-        self.server.try_acquire().ok()?.forget();
-        Some(self.permit(false))
+        Some(self.permit())
     }
 
     /// A permit, as soon as there is one. Cancel-safe.
@@ -59,7 +52,7 @@ impl Permits {
         let listener = self.listener.acquire().await.expect(never_closed);
         self.server.acquire().await.expect(never_closed).forget();
         listener.forget();
-        self.permit(true)
+        self.permit()
     }
 
     /// Waits until no permit is held.
@@ -70,9 +63,9 @@ impl Permits {
         }
     }
 
-    fn permit(self: &Arc<Self>, of_listener: bool) -> Permit {
+    fn permit(self: &Arc<Self>) -> Permit {
         self.held.fetch_add(1, Ordering::SeqCst);
-        Permit { permits: self.clone(), of_listener, source: None }
+        Permit { permits: self.clone(), source: None }
     }
 }
 
@@ -92,9 +85,7 @@ impl Drop for Permit {
         if let (Some(prefix), Some(sources)) = (&self.source, &self.permits.sources) {
             sources.give_back(**prefix);
         }
-        if self.of_listener {
-            self.permits.listener.add_permits(1);
-        }
+        self.permits.listener.add_permits(1);
         self.permits.server.add_permits(1);
         if self.permits.held.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.permits.all_back.notify_one();

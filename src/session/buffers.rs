@@ -7,21 +7,22 @@
 use std::cell::RefCell;
 
 use super::input::Reading;
+use super::output::Unwritten;
 
 /// The most that one read brings.
 const READ_SIZE: usize = 64 * 1024;
 /// A buffer that grew beyond this is freed rather than kept.
 const KEPT_CAPACITY: usize = 64 * 1024;
 const KEPT_BUFFERS: usize = 32;
-const FIRST_CAPACITY: usize = 1024;
+pub(super) const FIRST_CAPACITY: usize = 1024;
 
-/// The boxes themselves are lent: of one, an idle session has the place for a pointer and no more.
-type Spare = Vec<Box<Reading>>;
+/// The boxes themselves are lent: an idle session has the place for a pointer and no more.
+type Spare<T> = Vec<Box<T>>;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static SPARE_READINGS: RefCell<Spare> = const { RefCell::new(Vec::new()) };
-    static SPARE_OUTPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARE_READINGS: RefCell<Spare<Reading>> = const { RefCell::new(Vec::new()) };
+    static SPARE_OUTPUTS: RefCell<Spare<Unwritten>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `read` with room for as much as one read is to bring.
@@ -59,14 +60,15 @@ pub(super) fn give_reading(reading: Box<Reading>) {
 }
 
 /// An empty buffer to write into.
-pub(super) fn take_output() -> Vec<u8> {
-    SPARE_OUTPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(FIRST_CAPACITY))
+#[expect(clippy::unnecessary_box_returns, reason = "it is the box that is lent")]
+pub(super) fn take_output() -> Box<Unwritten> {
+    SPARE_OUTPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Box::new(Unwritten(Vec::with_capacity(FIRST_CAPACITY))))
 }
 
 /// Gives one back.
-pub(super) fn give_output(mut buffer: Vec<u8>) {
-    buffer.clear();
-    if (1..=KEPT_CAPACITY).contains(&buffer.capacity()) {
+pub(super) fn give_output(mut buffer: Box<Unwritten>) {
+    buffer.0.clear();
+    if (1..=KEPT_CAPACITY).contains(&buffer.0.capacity()) {
         SPARE_OUTPUTS.with_borrow_mut(|spare| {
             if spare.len() < KEPT_BUFFERS {
                 spare.push(buffer);

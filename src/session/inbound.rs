@@ -21,7 +21,7 @@ pub(super) enum Source {
     /// They are cut out of what is read.
     Stream(Input),
     /// The link gives them.
-    Messages(Bytes),
+    Messages(Box<Bytes>),
 }
 
 impl Source {
@@ -39,7 +39,7 @@ impl Source {
     pub(super) fn take(&mut self) -> Bytes {
         match self {
             Source::Stream(input) => input.take(),
-            Source::Messages(message) => std::mem::take(message),
+            Source::Messages(message) => std::mem::take(&mut **message),
         }
     }
 

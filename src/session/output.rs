@@ -9,10 +9,13 @@ use crate::error::Result;
 use crate::framing::{Framing, SLACK};
 use crate::link::ByteStream;
 
+/// What waits to be written, in a box that is lent; see [`buffers`].
+pub(super) struct Unwritten(pub(super) Vec<u8>);
+
 /// The sending half of a framed stream. When all is written it holds no buffer.
 #[derive(Default)]
 pub(crate) struct Output {
-    unwritten: Vec<u8>,
+    unwritten: Option<Box<Unwritten>>,
     /// Whether a layer below holds some of what was written; see [`buffered`](Self::buffered).
     unflushed: bool,
 }
@@ -21,16 +24,17 @@ impl Output {
     /// Takes a message of `size` bytes, given in parts.
     #[inline]
     pub(super) fn start_send(&mut self, framing: &dyn Framing, parts: &[&[u8]], size: usize) -> Result<()> {
-        append(framing, parts, size, &mut self.unwritten)
+        append(framing, parts, size, &mut self.unwritten.get_or_insert_with(buffers::take_output).0)
     }
 
-    /// Takes messages that are encoded already, and leaves a buffer with nothing in it.
+    /// Takes messages that are encoded already, and leaves an empty buffer for the next.
     #[inline]
     pub(super) fn take(&mut self, encoded: &mut Vec<u8>) {
-        if self.unwritten.is_empty() {
-            std::mem::swap(&mut self.unwritten, encoded);
+        let unwritten = &mut self.unwritten.get_or_insert_with(buffers::take_output).0;
+        if unwritten.is_empty() {
+            std::mem::swap(unwritten, encoded);
         } else {
-            self.unwritten.append(encoded);
+            unwritten.append(encoded);
         }
     }
 
@@ -38,22 +42,24 @@ impl Output {
     /// noticed.
     #[inline]
     pub(super) fn buffered(&self) -> usize {
-        self.unwritten.len() + usize::from(self.unflushed)
+        self.unwritten.as_ref().map_or(0, |unwritten| unwritten.0.len()) + usize::from(self.unflushed)
     }
 
     /// Writes what waits.
     pub(super) fn poll_flush(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        while !self.unwritten.is_empty() {
-            match ready!(Pin::new(&mut *io).poll_write(cx, &self.unwritten))? {
-                0 => return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into())),
-                // `clear` rather than `advance` to the end, which would give up the front of the buffer.
-                count if count == self.unwritten.len() => self.unwritten.clear(),
-                // What is left moves to the front: a buffer whose front is given up grows with every slow reader's write.
-                count => drop(self.unwritten.drain(..count)),
+        if let Some(lent) = &mut self.unwritten {
+            let unwritten = &mut lent.0;
+            while !unwritten.is_empty() {
+                match ready!(Pin::new(&mut *io).poll_write(cx, unwritten))? {
+                    0 => return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into())),
+                    count if count == unwritten.len() => unwritten.clear(),
+                    // What is left moves to the front: a buffer whose front is given up grows with every slow reader's write.
+                    count => drop(unwritten.drain(..count)),
+                }
             }
         }
-        if self.unwritten.capacity() > 0 {
-            buffers::give_output(std::mem::take(&mut self.unwritten));
+        if let Some(written) = self.unwritten.take() {
+            buffers::give_output(written);
         }
         let flushed = Pin::new(io).poll_flush(cx);
         self.unflushed = flushed.is_pending();
@@ -82,7 +88,7 @@ pub(super) fn append(framing: &dyn Framing, parts: &[&[u8]], size: usize, output
 
 fn make_room(size: usize, output: &mut Vec<u8>) {
     if output.capacity() == 0 {
-        *output = buffers::take_output();
+        output.reserve(buffers::FIRST_CAPACITY);
     }
     if output.capacity() - output.len() < size + SLACK {
         // At once to what a peer that does not read may hold: growing step by step leaves each step behind as a hole in the

@@ -1,6 +1,7 @@
 //! Sending to a peer from elsewhere: another task, another session, a timer.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use super::WATERMARK;
@@ -17,7 +18,7 @@ use crate::link::Peer;
 pub struct Pusher {
     wire: WireRef,
     remote: Address,
-    local: Address,
+    local: Arc<Address>,
 }
 
 /// Why a message could not be pushed.
@@ -38,7 +39,7 @@ pub enum PushError {
 impl Pusher {
     pub(super) fn new(wire: &WireRef, peer: &Peer) -> Self {
         wire.lock_settled().let_push();
-        Pusher { wire: wire.clone(), remote: peer.remote.clone(), local: peer.local.clone() }
+        Pusher { wire: wire.clone(), remote: peer.remote.clone(), local: peer.shared_local().clone() }
     }
 
     /// Sends one message, given in parts, or says at once why not.

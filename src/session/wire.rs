@@ -137,14 +137,15 @@ impl Wire {
             (Some(WireLink::Messages(messages)), Source::Messages(last), _) => {
                 messages.poll_recv(cx).map_ok(|message| {
                     let came = message.is_some();
-                    *last = message.unwrap_or_default();
+                    **last = message.unwrap_or_default();
                     came
                 })
             }
             (Some(WireLink::Shared(socket)), Source::Messages(last), _) => socket.poll_recv(cx).map(|datagram| {
                 let came = datagram.is_some();
                 if let Some(datagram) = datagram {
-                    (peer.remote, peer.local, *last) = (datagram.remote, datagram.local, datagram.payload);
+                    peer.set_ends(datagram.local, datagram.remote);
+                    **last = datagram.payload;
                 }
                 Ok(came)
             }),
@@ -218,7 +219,7 @@ impl Wire {
                 return Poll::Pending;
             }
         }
-        Poll::Ready(self.start_send(parts, &peer.remote, &peer.local, framing))
+        Poll::Ready(self.start_send(parts, &peer.remote, peer.local(), framing))
     }
 
     /// Takes a message without waiting.

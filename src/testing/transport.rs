@@ -284,7 +284,7 @@ impl Datagrams<'_> {
         let called = within("a call", self.transport.connect(&self.to)).await?;
         let called = called.map_err(|error| Failure::new(error.to_string()))?;
         same("to the caller, the socket", &called.remote, &self.socket.local())?;
-        Ok(Caller { end: End::new(called.link, self.claimed)?, local: called.local, sent: Vec::new() })
+        Ok(Caller { end: End::new(called.link, self.claimed)?, local: Address::clone(&called.local), sent: Vec::new() })
     }
 
     /// What comes within a moment; errors of the socket concern one datagram, and it goes on.

@@ -266,7 +266,7 @@ mod tests {
         let stdio = over_socket(listener.accept().unwrap().0);
         let mut acceptor = bind(&stdio).await;
         let dialled = accept(&mut *acceptor).await.unwrap();
-        assert_eq!(dialled.local, listener.local_addr().unwrap().into());
+        assert_eq!(*dialled.local, listener.local_addr().unwrap().into());
         assert_eq!(dialled.remote, client.local_addr().unwrap().into());
         client.write_all(b"Genji").unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use rustix::io::Errno;
@@ -77,12 +78,13 @@ impl Tcp {
         let bound_to = names::local(&socket).map_err(|error| FailedStep::new("getsockname", error))?;
         // What another process made may be open to more than it says (IP_TRANSPARENT; ip(7)).
         let is_specific = !inherited && bound_to.canonical_ip().is_some_and(|ip| !ip.is_unspecified());
-        let known_local = is_specific.then_some(bound_to);
+        let known_local = is_specific.then(|| Arc::new(bound_to));
+        let last_local = names::LastLocal::default();
         let open = move |socket: OwnedFd, remote| {
             if let Some(nodelay) = set_nodelay {
                 SockRef::from(&socket).set_tcp_nodelay(nodelay)?;
             }
-            let local = known_local.clone().map_or_else(|| names::local(&socket), Ok)?;
+            let local = known_local.clone().map_or_else(|| last_local.of(&socket), Ok)?;
             Ok(Dialled::new(links::bytes(socket)?, local, remote))
         };
         SocketAcceptor::new(socket, open)
@@ -100,7 +102,7 @@ impl Tcp {
         self.set_nodelay(&socket)?;
         let called = async {
             let dialled = links::call(socket.into(), remote).await?;
-            if dialled.local == dialled.remote {
+            if *dialled.local == dialled.remote {
                 // With nobody listening, the kernel may choose the very port that is called for the caller, and the
                 // connection meets itself (simultaneous open; RFC 9293, 3.5).
                 return Err(Errno::CONNREFUSED.into());
@@ -156,7 +158,7 @@ mod tests {
         let mut acceptor = listen("tcp://127.0.0.1:0").await;
         let called = call(format!("tcp://127.0.0.1:{}", port(&acceptor))).await;
         let accepted = accept(&mut acceptor).await;
-        assert_eq!((&called.local, &called.remote), (&accepted.remote, &accepted.local));
+        assert_eq!((&*called.local, &called.remote), (&accepted.remote, &*accepted.local));
         let (Link::Bytes(mut client), Link::Bytes(mut server)) = (called.link, accepted.link) else { panic!() };
         server.write_all(b"welcome").await.unwrap();
         server.shutdown().await.unwrap();
@@ -246,7 +248,7 @@ mod tests {
         let client = std::net::TcpStream::connect(inherited.local_addr().unwrap()).unwrap();
         let accepted = accept(&mut acceptor).await;
         assert_eq!(accepted.remote, client.local_addr().unwrap().into());
-        assert_eq!(accepted.local, inherited.local_addr().unwrap().into());
+        assert_eq!(*accepted.local, inherited.local_addr().unwrap().into());
         assert!(!SockRef::from(&inherited).tcp_nodelay().unwrap());
     }
 

@@ -69,7 +69,7 @@ mod tests {
         let called = Unix::default().connect(&endpoint).await.unwrap();
         let accepted = poll_fn(|cx| acceptor.poll_accept(cx)).await.unwrap().unwrap().open().await.unwrap();
         assert_eq!(called.remote, acceptor.local());
-        assert_eq!(accepted.local, acceptor.local());
+        assert_eq!(*accepted.local, acceptor.local());
         let us = ("unix.pid", std::process::id().to_string());
         assert!(called.facts.contains(&us) && accepted.facts.contains(&us));
 

@@ -175,7 +175,7 @@ mod tests {
             let mut server = listen(&endpoint).await;
             assert_eq!(format!("unixgram://{}", server.local()), endpoint);
             let dialled = call(&endpoint).await;
-            let (own, called) = (dialled.local.clone(), dialled.remote.clone());
+            let (own, called) = (Address::clone(&dialled.local), dialled.remote.clone());
             assert_eq!(called, server.local());
             let mut client = messages(dialled);
             for text in ["one", "", "two"] {

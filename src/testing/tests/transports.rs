@@ -115,7 +115,7 @@ async fn a_transport_that_behaves_otherwise_is_found_out() {
     };
     for (endpoint, called, expected) in [
         ("memory://", cannot_end, "half-close by the caller: the end of the link: nothing happens in 10s"),
-        ("memory://", |called| called.local = Address::Unnamed, "to the accepted, the caller is said to be"),
+        ("memory://", |called| called.local = Address::Unnamed.into(), "to the accepted, the caller is said to be"),
         ("memory://", |called| called.remote = Address::Unnamed, "to the caller, the listener is said to be"),
         ("memory://?buffer=1GiB", |_| {}, "bytes that nobody reads, and goes on taking"),
         ("memory://?kind=datagrams&drop=1", |_| {}, "of 20 requests of 10 bytes 0 arrive"),

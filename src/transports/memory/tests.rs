@@ -106,7 +106,7 @@ async fn bytes_go_both_ways_and_one_direction_may_end_before_the_other() {
     let mut acceptor = world.acceptor("memory://room").await;
     let called = world.call("memory://room").await.unwrap();
     let accepted = accept(&mut *acceptor).await;
-    assert_eq!((&called.local, &called.remote), (&accepted.remote, &accepted.local));
+    assert_eq!((&*called.local, &called.remote), (&accepted.remote, &*accepted.local));
     assert_eq!((called.remote.to_string().as_str(), called.local.to_string().as_str()), ("room", "room#1"));
     let (mut near, mut far) = (bytes_of(called), bytes_of(accepted));
     near.write_all(b"question").await.unwrap();

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::net::{SocketAddrAny, SocketAddrUnix};
 
@@ -15,6 +15,22 @@ use crate::address::Address;
 /// The address of this end; getsockname(2).
 pub fn local(socket: impl AsFd) -> io::Result<Address> {
     Ok(address(Some(rustix::net::getsockname(socket)?)))
+}
+
+/// The address of this end that was asked for last: accepted sockets mostly have theirs in common.
+#[derive(Default)]
+pub struct LastLocal(Mutex<Option<Arc<Address>>>);
+
+impl LastLocal {
+    /// [`local`], the same again where it is the same.
+    pub fn of(&self, socket: impl AsFd) -> io::Result<Arc<Address>> {
+        let local = local(socket)?;
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(last) if **last == local => Ok(last.clone()),
+            _ => Ok(last.insert(local.into()).clone()),
+        }
+    }
 }
 
 /// The address of the other end of a connected socket; getpeername(2).

@@ -159,6 +159,7 @@ impl UnixOptions {
     pub async fn accept(&self, at: &Endpoint, kind: Type, link: MakeLink) -> Result<Listener, BindError> {
         let BoundUnix { file, socket } = self.bind(at, kind).await?;
         let local = names::local(&socket).map_err(|error| BindError::new(at, "getsockname", error))?;
+        let local = Arc::new(local);
         let send_buffer = self.send_buffer;
         let open = move |socket: OwnedFd, remote| {
             if let Some(size) = send_buffer {
@@ -193,9 +194,14 @@ impl UnixOptions {
 }
 
 /// A connected socket as a conversation with a process that is known.
-pub fn conversation(socket: OwnedFd, link: MakeLink, local: Address, remote: Address) -> io::Result<Dialled> {
+pub fn conversation(
+    socket: OwnedFd,
+    link: MakeLink,
+    local: impl Into<Arc<Address>>,
+    remote: Address,
+) -> io::Result<Dialled> {
     let facts = peer_facts(&socket)?;
-    Ok(Dialled { link: link(socket)?, local, remote, facts })
+    Ok(Dialled { facts, ..Dialled::new(link(socket)?, local, remote) })
 }
 
 /// Who opened the other end of a connected socket, as it was when it connected or listened (`SO_PEERCRED`; unix(7)):
