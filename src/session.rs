@@ -181,7 +181,7 @@ impl Session {
     fn poll_answer_on_wire(&self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
         let (whose, framing) = (self.wire.id(), self.wire.framing());
         let mut wire = self.wire.lock();
-        let is_turn = turn::hand_over(whose, &mut wire);
+        let is_turn = turn::hand_over(whose, &mut wire) != turn::HandedOver::NotIts;
         let sent = wire.poll_send(cx, parts, self.peer(), framing);
         if is_turn && wire.lets_gather() {
             turn::take_up(whose);

@@ -7,16 +7,18 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::busy;
 use super::moment::Moment;
+use super::round::{self, Step};
 use super::watchman::{Phase, Watch, Watchman};
 use crate::error::{Error, Result};
 use crate::event::CloseReason;
 use crate::handler::{Conversation, Handler};
 use crate::limits::Limits;
-use crate::session::{Session, Wire, WireRef, turn};
+use crate::session::turn::{self, Gathering, Taking};
+use crate::session::{Session, Wire, WireRef};
 
 /// How a conversation ended.
 pub(super) struct Ending {
@@ -82,8 +84,14 @@ impl Future for Conversing<'_> {
     type Output = Ending;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
-        busy::note_run();
         let this = self.get_mut();
+        let step = round::step();
+        if step == Step::Settling
+            && let Some(ending) = ready!(this.settle(cx, None))
+        {
+            return Poll::Ready(ending);
+        }
+        busy::note_run();
         match this.watch.phase(cx) {
             Phase::Running => {}
             Phase::Cutting => return Poll::Ready(Ending::cut(CloseReason::Cut)),
@@ -100,23 +108,48 @@ impl Future for Conversing<'_> {
             }
         }
         loop {
-            let turn = turn::take(&this.wire, this.gathers);
+            let gathering = match (this.gathers, step) {
+                (false, _) => Gathering::No,
+                (true, Step::Running) => Gathering::ForLater,
+                (true, Step::Alone | Step::Settling) => Gathering::ToWrite,
+            };
+            let turn = turn::take(&this.wire, gathering);
             let polled = this.conversation.poll(cx);
-            let mut wire = this.wire.lock_settled();
-            drop(turn);
+            if polled.is_pending() && turn.is_for_later() {
+                // Should the handler run before that, what it sends must come behind what waits in the wire.
+                this.gathers = false;
+                round::settle_later();
+                return Poll::Pending;
+            }
             if let Poll::Ready(left) = polled {
+                let wire = this.wire.lock_settled();
                 return Poll::Ready(left.ending(this.clocks.ending, &wire));
             }
-            wire.set_driver(cx.waker());
-            if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
-                return Poll::Ready(Ending::of_error(&error, wire.is_broken()));
+            if let Some(ending) = ready!(this.settle(cx, Some(turn))) {
+                return Poll::Ready(ending);
             }
-            this.gathers = wire.lets_gather();
-            match this.clocks.check(&mut wire, &mut this.watch) {
-                Clock::Runs => return Poll::Pending,
-                Clock::Cut(reason) => return Poll::Ready(Ending::cut(reason)),
-                // The handler is asked once more: `recv` gives `None` now.
-                Clock::Ends => wire.end(),
+        }
+    }
+}
+
+impl Conversing<'_> {
+    /// What is done when the handler waits: writing, and a look at the clocks. Ready with an ending, or with none where the
+    /// handler is to be asked once more.
+    fn settle(&mut self, cx: &mut Context<'_>, turn: Option<Taking>) -> Poll<Option<Ending>> {
+        let mut wire = self.wire.lock_settled();
+        drop(turn);
+        wire.set_driver(cx.waker());
+        if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
+            return Poll::Ready(Some(Ending::of_error(&error, wire.is_broken())));
+        }
+        self.gathers = wire.lets_gather();
+        match self.clocks.check(&mut wire, &mut self.watch) {
+            Clock::Runs => Poll::Pending,
+            Clock::Cut(reason) => Poll::Ready(Some(Ending::cut(reason))),
+            // The handler is asked once more: `recv` gives `None` now.
+            Clock::Ends => {
+                wire.end();
+                Poll::Ready(None)
             }
         }
     }
@@ -233,7 +266,7 @@ impl<'a> Clocks<'a> {
     #[inline]
     fn check(&mut self, wire: &mut Wire, watch: &mut Watch<'_>) -> Clock {
         let receiving = wire.take_receiving();
-        let now = watch.now();
+        let now = round::now(|| watch.now());
         let sooner = self.note(wire, now) || (receiving && !self.set_for_receiving);
         // Nearly always: it will be woken, and before the deadline, which is looked at then.
         if !sooner && now < watch.deadline() { Clock::Runs } else { self.set(watch, receiving, now) }

@@ -9,6 +9,8 @@
 //! other tasks have a turn, and it goes on with a new budget. So a session that never waits holds up the others for no
 //! longer than a task of its own would. That is why this is no `FuturesUnordered`, which goes on to ask all the others
 //! in vain: those that wait could then be passed over for ever.
+//!
+//! Some turns are taken together (`round`): first the handlers run, then what they sent is written.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -24,6 +26,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::task::yield_now;
 
 use super::connection::Arrival;
+use super::round::{self, Step, TOGETHER};
 
 /// How many sessions run before the reactor has its turn. It is as many as a runtime runs tasks unless it is told
 /// otherwise (tokio's `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
@@ -36,8 +39,8 @@ impl Crew {
     /// A crew without sessions, in a task of that runtime. `run` makes a session of a connection.
     pub(super) fn start<S: Session>(runtime: &Handle, run: fn(Arrival) -> S) -> Self {
         let inbox = Arc::new(Inbox(Mutex::default()));
-        let (places, free, woken) = (Vec::new(), Vec::new(), VecDeque::new());
-        runtime.spawn(Members { inbox: inbox.clone(), run, places, free, woken });
+        let (places, free, woken, unsettled) = (Vec::new(), Vec::new(), VecDeque::new(), Vec::new());
+        runtime.spawn(Members { inbox: inbox.clone(), run, places, free, woken, unsettled });
         Crew(inbox)
     }
 
@@ -139,6 +142,8 @@ struct Members<S> {
     free: Vec<u32>,
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
+    /// The places of those that have run, and have yet to write what they sent.
+    unsettled: Vec<u32>,
 }
 
 impl<S: Session> Future for Members<S> {
@@ -148,7 +153,11 @@ impl<S: Session> Future for Members<S> {
         let mut left = AT_ONCE;
         let mut asked = false;
         loop {
+            if self.unsettled.len() >= TOGETHER {
+                self.settle();
+            }
             let Some(place) = self.woken.front().copied() else {
+                self.settle();
                 if asked {
                     // Who is woken from now on wakes this task.
                     return Poll::Pending;
@@ -160,13 +169,16 @@ impl<S: Session> Future for Members<S> {
                 continue;
             };
             if left == 0 || !has_budget_remaining() {
+                self.settle();
                 // This task is woken once the reactor has had its turn.
                 let _ = pin!(yield_now()).poll(cx);
                 return Poll::Pending;
             }
             left -= 1;
             self.woken.pop_front();
-            self.run(place);
+            if self.run(place, Step::Running) {
+                self.unsettled.push(place);
+            }
         }
     }
 }
@@ -201,19 +213,36 @@ impl<S: Session> Members<S> {
         place
     }
 
-    /// Runs the session in that place. A panic ends that one alone, as it would a task.
-    fn run(&mut self, number: u32) {
+    /// Runs the session in that place, and says whether it is to be run once more, to settle. A panic ends that one alone, as
+    /// it would a task.
+    fn run(&mut self, number: u32, step: Step) -> bool {
         let place = &mut self.places[number as usize];
-        // Before it runs, so that it may be woken anew while it does; and it sees what was done before it was woken.
-        place.bell.rung.swap(false, Ordering::AcqRel);
-        let Some(session) = &mut place.session else { return };
+        if step == Step::Running {
+            // Before it runs, so that it may be woken anew while it does; and it sees what was done before it was woken.
+            place.bell.rung.swap(false, Ordering::AcqRel);
+        }
+        let Some(session) = &mut place.session else { return false };
         let waker = waker_ref(&place.bell);
-        let polled = catch_unwind(AssertUnwindSafe(|| session.as_mut().poll(&mut Context::from_waker(&waker))));
+        let mut polled = Ok(Poll::Pending);
+        let again = round::run(step, || {
+            polled = catch_unwind(AssertUnwindSafe(|| session.as_mut().poll(&mut Context::from_waker(&waker))));
+        });
         if !matches!(polled, Ok(Poll::Pending)) {
             let ended = place.session.take();
             let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
             self.free.push(number);
         }
+        again
+    }
+
+    /// Lets those that have run write what they sent.
+    fn settle(&mut self) {
+        round::begin_to_settle();
+        let mut unsettled = std::mem::take(&mut self.unsettled);
+        for place in unsettled.drain(..) {
+            self.run(place, Step::Settling);
+        }
+        self.unsettled = unsettled;
     }
 }
 

@@ -13,7 +13,7 @@ use super::output::Unwritten;
 const READ_SIZE: usize = 64 * 1024;
 /// A buffer that grew beyond this is freed rather than kept.
 const KEPT_CAPACITY: usize = 64 * 1024;
-const KEPT_BUFFERS: usize = 32;
+const KEPT_BUFFERS: usize = 64;
 pub(super) const FIRST_CAPACITY: usize = 1024;
 
 /// The boxes themselves are lent: an idle session has the place for a pointer and no more.

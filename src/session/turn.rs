@@ -22,6 +22,8 @@ thread_local! {
 struct Turn {
     /// Whose it is, by [`WireRef::id`]; nobody's where it is 0.
     whose: usize,
+    /// Whether what was sent may be written when the turn is over.
+    later: bool,
     gathered: Vec<u8>,
     messages: u32,
     bytes: u64,
@@ -29,7 +31,7 @@ struct Turn {
 
 impl Turn {
     const fn of(whose: usize) -> Self {
-        Turn { whose, gathered: Vec::new(), messages: 0, bytes: 0 }
+        Turn { whose, later: false, gathered: Vec::new(), messages: 0, bytes: 0 }
     }
 }
 
@@ -39,15 +41,34 @@ pub(crate) struct Taking {
     outer: Option<Turn>,
 }
 
-/// Begins the turn of that session. `gathers` says whether its wire [lets it](Wire::lets_gather).
+/// Whether what is sent in a turn is gathered, as far as the wire [lets it](Wire::lets_gather).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gathering {
+    No,
+    /// It is, and written when the handler waits.
+    ToWrite,
+    /// It is, and written when the turn is over, by whoever [asks](Taking::is_for_later).
+    ForLater,
+}
+
+/// Begins the turn of that session.
 #[inline]
-pub(crate) fn take(wire: &WireRef, gathers: bool) -> Taking {
-    let whose = if gathers { wire.id() } else { 0 };
+pub(crate) fn take(wire: &WireRef, gathering: Gathering) -> Taking {
+    let whose = if gathering == Gathering::No { 0 } else { wire.id() };
     TURN.with_borrow_mut(|turn| {
-        let outer = (turn.whose != 0).then(|| std::mem::replace(turn, Turn::of(0)));
+        let outer = (turn.whose != 0 || turn.later).then(|| std::mem::replace(turn, Turn::of(0)));
         turn.whose = whose;
+        turn.later = gathering == Gathering::ForLater;
         Taking { outer }
     })
+}
+
+impl Taking {
+    /// Whether the handler waits for a message, and what it sent is in the wire's hands and yet to be written.
+    #[inline]
+    pub(crate) fn is_for_later(&self) -> bool {
+        TURN.with_borrow(|turn| turn.later && turn.whose == 0)
+    }
 }
 
 impl Drop for Taking {
@@ -57,7 +78,7 @@ impl Drop for Taking {
             if let Some(outer) = self.outer.take() {
                 *turn = outer;
             } else {
-                turn.whose = 0;
+                (turn.whose, turn.later) = (0, false);
                 // Whatever happened: nothing that one session sent may be there when the next one sends.
                 turn.gathered.clear();
                 (turn.messages, turn.bytes) = (0, 0);
@@ -101,14 +122,25 @@ impl Drop for Adding<'_> {
     }
 }
 
+/// What became of a turn whose messages were to be handed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum HandedOver {
+    /// It was not this session's.
+    NotIts,
+    /// They are to be written now.
+    ToWrite,
+    /// They are written when the turn is over.
+    ForLater,
+}
+
 /// Hands what was gathered over to the wire, in whose hands it is from then on to send: nothing more is gathered in this
-/// turn, unless it is [taken up](take_up) again. Says whether it was this session's turn.
+/// turn, unless it is [taken up](take_up) again.
 #[inline]
-pub(super) fn hand_over(whose: usize, wire: &mut Wire) -> bool {
+pub(super) fn hand_over(whose: usize, wire: &mut Wire) -> HandedOver {
     TURN.with(|turn| {
-        let Ok(mut turn) = turn.try_borrow_mut() else { return false };
+        let Ok(mut turn) = turn.try_borrow_mut() else { return HandedOver::NotIts };
         if turn.whose != whose {
-            return false;
+            return HandedOver::NotIts;
         }
         turn.whose = 0;
         if turn.messages > 0 {
@@ -116,7 +148,7 @@ pub(super) fn hand_over(whose: usize, wire: &mut Wire) -> bool {
             wire.take_gathered(&mut turn.gathered, messages, bytes);
             (turn.messages, turn.bytes) = (0, 0);
         }
-        true
+        if turn.later { HandedOver::ForLater } else { HandedOver::ToWrite }
     })
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::inbound::Source;
 use super::input::poll_discard;
 use super::output::Output;
+use super::turn::HandedOver;
 use super::{WATERMARK, turn};
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -182,7 +183,9 @@ impl Wire {
                 self.receiving = true;
                 // The handler waits: now is the time to write. Whether it could all be written does not matter here,
                 // and a failure will be met again by whoever reads or writes next.
-                turn::hand_over(whose, self);
+                if turn::hand_over(whose, self) == HandedOver::ForLater {
+                    return Poll::Pending;
+                }
                 match self.poll_flush(cx) {
                     Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                     _ => Poll::Pending,

@@ -1,16 +1,26 @@
 //! Sessions that share a task: none of them takes the others' turn, and each ends alone.
 
-use std::sync::Arc;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{consume_budget, yield_now};
 
 use super::scripted::{Bench, Client, connections, settle};
 use crate::address::Address;
+use crate::endpoint::Endpoint;
+use crate::error::Result;
 use crate::event::{Event, Observer};
 use crate::handler::{Handler, handler_fn, reply_fn};
+use crate::layer::Layer;
+use crate::link::{ByteStream, Capabilities, Link, Opened};
 use crate::server::{Server, connection};
 
 fn echo() -> impl Handler {
@@ -88,6 +98,79 @@ async fn all_of_more_sessions_than_run_at_once_are_answered() {
             assert_eq!(client.line().await, round.to_string());
         }
     }
+}
+
+/// Notes at each write how many handlers have run by then.
+#[derive(Clone, Default)]
+struct Log {
+    run: Arc<AtomicUsize>,
+    writes: Arc<Mutex<Vec<usize>>>,
+}
+
+#[async_trait]
+impl Layer for Log {
+    fn over(&self, inner: Capabilities) -> std::result::Result<Capabilities, String> {
+        Ok(inner)
+    }
+
+    async fn accept(&self, inner: Opened) -> Result<Opened> {
+        let Link::Bytes(io) = inner.link else { unreachable!("the bench has streams of bytes") };
+        Ok(Opened { link: Link::Bytes(Box::new(Logged { io, log: self.clone() })), ..inner })
+    }
+
+    async fn connect(&self, _: Opened, _: &Endpoint) -> Result<Opened> {
+        unreachable!("the bench only listens")
+    }
+}
+
+struct Logged {
+    io: Box<dyn ByteStream>,
+    log: Log,
+}
+
+impl AsyncRead for Logged {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Logged {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut *self.io).poll_write(cx, bytes);
+        if written.is_ready() {
+            self.log.writes.lock().unwrap().push(self.log.run.load(Ordering::Relaxed));
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sixteen_handlers_run_before_what_the_first_of_them_sent_is_written_and_no_more() {
+    let log = Log::default();
+    let run = log.run.clone();
+    let counting = reply_fn(move |message| {
+        run.fetch_add(1, Ordering::Relaxed);
+        message.to_vec()
+    });
+    let bench = connections(counting).layer(log.clone()).start().await;
+    let mut clients: Vec<_> = (0..40).map(|_| bench.connect()).collect();
+    settle().await;
+    for client in &mut clients {
+        client.send("x\n").await;
+    }
+    for client in &mut clients {
+        assert_eq!(client.line().await, "x");
+    }
+    let expected: Vec<_> = (0..40).map(|write| (write / 16 * 16 + 16).min(40)).collect();
+    assert_eq!(*log.writes.lock().unwrap(), expected);
 }
 
 /// Fails at the beginning of a session with one whose name says so: that is no handler's panic.
@@ -175,5 +258,5 @@ fn the_future_of_a_connection_is_small() {
         size_of::<F>()
     }
     let size = size_of_future(connection::run);
-    assert!(size <= 400, "{size} bytes");
+    assert!(size <= 240, "{size} bytes");
 }

@@ -3,16 +3,40 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
+use crate::session::turn::Gathering;
 
 /// Runs what a handler does in one turn, as the engine does.
 fn in_a_turn<T>(session: &mut Session, act: impl FnOnce(&mut Session) -> T) -> T {
     let wire = session.wire().clone();
-    let gathers = wire.lock().lets_gather();
-    let turn = turn::take(&wire, gathers);
+    let gathering = if wire.lock().lets_gather() { Gathering::ToWrite } else { Gathering::No };
+    let turn = turn::take(&wire, gathering);
     let done = act(session);
     drop(wire.lock_settled());
     drop(turn);
     done
+}
+
+#[test]
+fn what_is_sent_in_a_turn_that_settles_later_waits_in_the_wire_in_order() {
+    let link = Scripted::default().brings(&[b"x\n"]);
+    let mut session = session(link.clone(), Lines);
+    let wire = session.wire().clone();
+    let turn = turn::take(&wire, Gathering::ForLater);
+    now(session.exchange()).unwrap().unwrap();
+    now(session.send(b"a")).unwrap();
+    assert!(!turn.is_for_later(), "the handler does not wait");
+    assert!(poll_once(session.exchange()).is_pending());
+    assert!(turn.is_for_later());
+    drop(turn);
+    assert_eq!(link.writes(), Vec::<Vec<u8>>::new());
+    // It runs once more before it settles.
+    let turn = turn::take(&wire, Gathering::No);
+    now(session.send(b"b")).unwrap();
+    assert!(!turn.is_for_later());
+    drop(wire.lock_settled());
+    drop(turn);
+    assert!(poll_once(session.flush()).is_ready());
+    assert_eq!(link.writes(), [b"a\nb\n".to_vec()]);
 }
 
 #[test]
@@ -138,7 +162,7 @@ fn what_a_framing_leaves_when_it_fails_or_panics_is_no_message_and_reaches_nobod
 fn what_a_session_sent_that_is_dropped_in_its_turn_reaches_nobody_else() {
     let mut session = session(Scripted::default(), Lines);
     let wire = session.wire().clone();
-    let turn = turn::take(&wire, true);
+    let turn = turn::take(&wire, Gathering::ToWrite);
     now(session.send(b"secret")).unwrap();
     drop(session);
     drop(wire.lock_settled());
