@@ -115,7 +115,7 @@ impl Future for Conversing<'_> {
             };
             let turn = turn::take(&this.wire, gathering);
             let polled = this.conversation.poll(cx);
-            if polled.is_pending() && turn.is_for_later() {
+            if polled.is_pending() && turn::is_for_later() {
                 // Should the handler run before that, what it sends must come behind what waits in the wire.
                 this.gathers = false;
                 round::settle_later();

@@ -47,7 +47,7 @@ pub(crate) enum Gathering {
     No,
     /// It is, and written when the handler waits.
     ToWrite,
-    /// It is, and written when the turn is over, by whoever [asks](Taking::is_for_later).
+    /// It is, and written when the turn is over, by whoever [asks](is_for_later).
     ForLater,
 }
 
@@ -63,12 +63,10 @@ pub(crate) fn take(wire: &WireRef, gathering: Gathering) -> Taking {
     })
 }
 
-impl Taking {
-    /// Whether the handler waits for a message, and what it sent is in the wire's hands and yet to be written.
-    #[inline]
-    pub(crate) fn is_for_later(&self) -> bool {
-        TURN.with_borrow(|turn| turn.later && turn.whose == 0)
-    }
+/// Whether the handler whose turn it is waits for a message, and what it sent is in the wire's hands and yet to be written.
+#[inline]
+pub(crate) fn is_for_later() -> bool {
+    TURN.with_borrow(|turn| turn.later && turn.whose == 0)
 }
 
 impl Drop for Taking {

@@ -24,15 +24,15 @@ fn what_is_sent_in_a_turn_that_settles_later_waits_in_the_wire_in_order() {
     let turn = turn::take(&wire, Gathering::ForLater);
     now(session.exchange()).unwrap().unwrap();
     now(session.send(b"a")).unwrap();
-    assert!(!turn.is_for_later(), "the handler does not wait");
+    assert!(!turn::is_for_later(), "the handler does not wait");
     assert!(poll_once(session.exchange()).is_pending());
-    assert!(turn.is_for_later());
+    assert!(turn::is_for_later());
     drop(turn);
     assert_eq!(link.writes(), Vec::<Vec<u8>>::new());
     // It runs once more before it settles.
     let turn = turn::take(&wire, Gathering::No);
     now(session.send(b"b")).unwrap();
-    assert!(!turn.is_for_later());
+    assert!(!turn::is_for_later());
     drop(wire.lock_settled());
     drop(turn);
     assert!(poll_once(session.flush()).is_ready());
