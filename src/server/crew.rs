@@ -29,6 +29,9 @@ use super::connection::{self, Arrival};
 /// otherwise (tokio's `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
 const AT_ONCE: usize = 61;
 
+/// The memory of how many sessions that have ended is kept for others.
+const KEPT: usize = 64;
+
 /// A crew, to those that bring it sessions. When this is dropped, it ends with its last session.
 pub(super) struct Crew(Arc<Inbox>);
 
@@ -36,7 +39,7 @@ impl Crew {
     /// A crew without sessions, in a task of that runtime.
     pub(super) fn start(runtime: &Handle) -> Self {
         let inbox = Arc::new(Inbox(Mutex::default()));
-        runtime.spawn(Members { inbox: inbox.clone(), places: Vec::new(), free: Vec::new(), woken: VecDeque::new() });
+        runtime.spawn(Members::new(inbox.clone(), connection::run));
         Crew(inbox)
     }
 
@@ -120,23 +123,30 @@ impl ArcWake for Bell {
     }
 }
 
-type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The memory of a session, and the session while it lasts.
+type Running<F> = Pin<Box<Option<F>>>;
 
-struct Place {
-    session: Option<Running>,
+struct Place<F> {
+    session: Option<Running<F>>,
     bell: Arc<Bell>,
 }
 
 /// The crew's task.
-struct Members {
+struct Members<F> {
     inbox: Arc<Inbox>,
-    places: Vec<Place>,
+    /// Makes a session, which is an `F`.
+    begin: fn(Arrival) -> F,
+    places: Vec<Place<F>>,
     free: Vec<u32>,
+    /// The memory of sessions that have ended.
+    spare: Vec<Running<F>>,
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
+    /// Empty; kept for its memory.
+    arrivals: Vec<Arrival>,
 }
 
-impl Future for Members {
+impl<F: Future<Output = ()>> Future for Members<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -166,26 +176,40 @@ impl Future for Members {
     }
 }
 
-impl Members {
+impl<F: Future<Output = ()>> Members<F> {
+    fn new(inbox: Arc<Inbox>, begin: fn(Arrival) -> F) -> Self {
+        let (places, free, spare) = (Vec::new(), Vec::new(), Vec::new());
+        Members { inbox, begin, places, free, spare, woken: VecDeque::new(), arrivals: Vec::new() }
+    }
+
     /// Whether all is over.
     fn take_news(&mut self, cx: &Context<'_>) -> bool {
-        let arrivals = {
+        {
             let mut news = self.inbox.lock();
             std::mem::swap(&mut self.woken, &mut news.woken);
+            std::mem::swap(&mut self.arrivals, &mut news.arrivals);
             news.task = Some(cx.waker().clone());
             if news.closed && self.free.len() == self.places.len() {
                 return true;
             }
-            std::mem::take(&mut news.arrivals)
-        };
-        for arrival in arrivals {
-            let place = self.admit(Box::pin(connection::run(arrival)));
+        }
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        for arrival in arrivals.drain(..) {
+            let place = self.admit((self.begin)(arrival));
             self.woken.push_back(place);
         }
+        self.arrivals = arrivals;
         false
     }
 
-    fn admit(&mut self, session: Running) -> u32 {
+    fn admit(&mut self, session: F) -> u32 {
+        let session = match self.spare.pop() {
+            Some(mut running) => {
+                running.set(Some(session));
+                running
+            }
+            None => Box::pin(Some(session)),
+        };
         if let Some(place) = self.free.pop() {
             self.places[place as usize].session = Some(session);
             return place;
@@ -201,19 +225,30 @@ impl Members {
         let place = &mut self.places[number as usize];
         // Before it runs, so that it may be woken anew while it does; and it sees what was done before it was woken.
         place.bell.rung.swap(false, Ordering::AcqRel);
-        let Some(session) = &mut place.session else { return };
+        let Some(running) = &mut place.session else { return };
+        let Some(session) = running.as_mut().as_pin_mut() else { return };
         let waker = waker_ref(&place.bell);
-        let polled = catch_unwind(AssertUnwindSafe(|| session.as_mut().poll(&mut Context::from_waker(&waker))));
+        let polled = catch_unwind(AssertUnwindSafe(|| session.poll(&mut Context::from_waker(&waker))));
         if !matches!(polled, Ok(Poll::Pending)) {
-            let ended = place.session.take();
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
-            self.free.push(number);
+            self.end(number);
         }
+    }
+
+    /// Lets go of the session in that place. Its memory is not given back to be asked for anew by the next: where sessions
+    /// are short that was measured to be a good part of what one costs.
+    fn end(&mut self, number: u32) {
+        if let Some(mut running) = self.places[number as usize].session.take() {
+            let _ = catch_unwind(AssertUnwindSafe(|| running.set(None)));
+            if self.spare.len() < KEPT {
+                self.spare.push(running);
+            }
+        }
+        self.free.push(number);
     }
 }
 
 /// The runtime is no more, or all is over.
-impl Drop for Members {
+impl<F> Drop for Members<F> {
     fn drop(&mut self) {
         self.inbox.close();
     }
