@@ -251,16 +251,15 @@ impl Record {
 
     /// Closes the link, and tells of the end.
     pub(super) fn end(mut self, ending: &Ending) -> Arc<Listening> {
-        self.session.wire().lock().close();
         self.tell(ending.reason, ending.error.as_deref());
         self.listening.clone()
     }
 
     fn tell(&mut self, reason: CloseReason, error: Option<&str>) {
         self.over = true;
+        let totals = self.session.shut();
         let lasted = self.listening.hub.now().since(self.begun);
         self.listening.count(reason);
-        let totals = self.session.totals();
         self.listening.observe(&Event::SessionClosed {
             session: self.number,
             listener: &self.listening.name,
