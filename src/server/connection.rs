@@ -22,7 +22,7 @@ use crate::event::{CloseReason, Event, Refusal};
 use crate::handler::Sessions;
 use crate::limits::Limits;
 use crate::session::{Session, WireRef};
-use crate::transport::{Dialled, Incoming};
+use crate::transport::{Dialled, Incoming, Opening};
 
 /// A connection that was accepted and may have a session.
 pub(super) struct Arrival {
@@ -58,44 +58,41 @@ pub(super) fn run(arrival: Arrival) -> impl Future<Output = ()> + Send {
 /// Opens the link and its layers. What fails here is counted and is no session.
 async fn begin(listening: &Listening, incoming: Box<dyn Incoming>) -> Option<Session> {
     let remote = incoming.remote().clone();
-    let mut opening = incoming.open();
     // What is opened at once is never kept while something is awaited: there would have to be room for it.
-    let later: Pin<Box<dyn Future<Output = Opening> + Send + '_>> =
-        match poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await {
-            Poll::Ready(Ok(dialled)) if listening.service.layers.is_empty() => {
-                return Opening::from(listening.service.bare(dialled)).session(listening, &remote);
-            }
-            Poll::Ready(dialled) => Box::pin(open(listening, std::future::ready(dialled))),
-            Poll::Pending => Box::pin(open(listening, opening)),
-        };
+    let later = match incoming.open() {
+        Opening::Done(Ok(dialled)) if listening.service.layers.is_empty() => {
+            return Opened::from(listening.service.bare(dialled)).session(listening, &remote);
+        }
+        opening => Box::pin(open(listening, opening.into_future())),
+    };
     later.await.session(listening, &remote)
 }
 
 /// What became of a connection's link and layers.
-enum Opening {
+enum Opened {
     Done(Session),
     Failed(Error),
     TookTooLong,
     Cut,
 }
 
-impl From<Result<Session>> for Opening {
+impl From<Result<Session>> for Opened {
     fn from(opened: Result<Session>) -> Self {
-        opened.map_or_else(Opening::Failed, Opening::Done)
+        opened.map_or_else(Opened::Failed, Opened::Done)
     }
 }
 
-impl Opening {
+impl Opened {
     /// The session; of one that is none it is told why.
     fn session(self, listening: &Listening, remote: &Address) -> Option<Session> {
         let (reason, error) = match self {
-            Opening::Done(session) => return Some(session),
-            Opening::Cut => {
+            Opened::Done(session) => return Some(session),
+            Opened::Cut => {
                 listening.count(CloseReason::Cut);
                 return None;
             }
-            Opening::Failed(error) => (Refusal::HandshakeFailed, Some(error)),
-            Opening::TookTooLong => (Refusal::HandshakeTimeout, None),
+            Opened::Failed(error) => (Refusal::HandshakeFailed, Some(error)),
+            Opened::TookTooLong => (Refusal::HandshakeTimeout, None),
         };
         let error = error.as_ref().map(|error: &Error| error as &dyn crate::event::ErrorText);
         listening.observe(&Event::ConnectionRefused { listener: &listening.name, remote, reason, error });
@@ -104,12 +101,12 @@ impl Opening {
 }
 
 /// Opens link and layers under the handshake clock.
-async fn open(listening: &Listening, link: impl Future<Output = io::Result<Dialled>>) -> Opening {
+async fn open(listening: &Listening, link: impl Future<Output = io::Result<Dialled>>) -> Opened {
     let opening = async { listening.service.open(link.await?).await };
     match unless_cut(listening, within(listening.service.limits.handshake_timeout, opening)).await {
         Some(Some(opened)) => opened.into(),
-        Some(None) => Opening::TookTooLong,
-        None => Opening::Cut,
+        Some(None) => Opened::TookTooLong,
+        None => Opened::Cut,
     }
 }
 
