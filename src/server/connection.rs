@@ -63,7 +63,7 @@ async fn begin(listening: &Listening, incoming: Box<dyn Incoming>) -> Option<Ses
         Opening::Done(Ok(dialled)) if listening.service.layers.is_empty() => {
             return Opened::from(listening.service.bare(dialled)).session(listening, &remote);
         }
-        opening => Box::pin(open(listening, opening.into_future())),
+        opening => open_later(listening, opening),
     };
     later.await.session(listening, &remote)
 }
@@ -98,6 +98,14 @@ impl Opened {
         listening.observe(&Event::ConnectionRefused { listener: &listening.name, remote, reason, error });
         None
     }
+}
+
+/// [`open`], where something may have to be waited for. What is rare is made elsewhere, so that what is not has its own few
+/// variables side by side.
+#[cold]
+#[inline(never)]
+fn open_later(listening: &Listening, opening: Opening) -> Pin<Box<dyn Future<Output = Opened> + Send + '_>> {
+    Box::pin(open(listening, opening.into_future()))
 }
 
 /// Opens link and layers under the handshake clock.
@@ -243,7 +251,13 @@ impl Record {
         if !orderly || poll_fn(|cx| Poll::Ready(wire.lock().closes_at_once(closing_tells, cx))).await {
             return None;
         }
-        Box::pin(close(&self.listening, &mut self.session, self.begun)).await
+        self.close_later().await
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn close_later(&mut self) -> Pin<Box<dyn Future<Output = Option<CloseReason>> + Send + '_>> {
+        Box::pin(close(&self.listening, &mut self.session, self.begun))
     }
 
     /// Closes the link, and tells of the end.
