@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use greetd::registry::{Item, NoOptions};
-use greetd::transport::{Dialled, Incoming};
+use greetd::transport::{Dialled, Incoming, Opening};
 use greetd::{
     Acceptor, Address, Authority, BindError, Capabilities, ConnectError, Endpoint, Link, Listener, Registry, Server,
     Transport, async_trait,
@@ -104,14 +104,13 @@ struct Arrival {
     remote: Address,
 }
 
-#[async_trait]
 impl Incoming for Arrival {
     fn remote(&self) -> &Address {
         &self.remote
     }
 
-    async fn open(self: Box<Self>) -> io::Result<Dialled> {
-        Ok(Dialled::new(Link::Bytes(Box::new(self.stream)), self.local, self.remote))
+    fn open(self: Box<Self>) -> Opening {
+        Ok(Dialled::new(Link::Bytes(Box::new(self.stream)), self.local, self.remote)).into()
     }
 }
 

@@ -89,6 +89,14 @@ impl Session {
         wire.totals()
     }
 
+    /// Closes the link, even while a [`Pusher`] to it is still held; gives what came and went.
+    pub(crate) fn shut(&mut self) -> Totals {
+        let mut wire = self.wire.lock();
+        wire.count_received(self.inbound.take_received());
+        wire.close();
+        wire.totals()
+    }
+
     /// Who is at the other end. In a [shared](crate::Sessions::Shared) session: who sent the last message.
     pub fn peer(&self) -> &Peer {
         &self.inbound.peer
@@ -232,7 +240,10 @@ impl Session {
 /// The link is closed with the session, even while a [`Pusher`] to it is still held.
 impl Drop for Session {
     fn drop(&mut self) {
-        self.wire.lock().close();
+        // Where nobody else holds the wire, it goes now.
+        if !self.wire.is_only() {
+            self.wire.lock().close();
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -96,13 +97,39 @@ pub trait Acceptor: Send {
 }
 
 /// A conversation that was accepted and is not yet open. Dropping it closes it.
-#[async_trait]
 pub trait Incoming: Send {
     /// Who calls, as far as it is known before opening: limits are held against it.
     fn remote(&self) -> &Address;
 
     /// Makes the link, in the session's own turns.
-    async fn open(self: Box<Self>) -> io::Result<Dialled>;
+    fn open(self: Box<Self>) -> Opening;
+}
+
+/// How a conversation is opened.
+pub enum Opening {
+    /// At once, as most are: then nothing is made to be waited for.
+    Done(io::Result<Dialled>),
+    /// When its peer has done its part.
+    Later(Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send>>),
+}
+
+impl From<io::Result<Dialled>> for Opening {
+    fn from(opened: io::Result<Dialled>) -> Self {
+        Opening::Done(opened)
+    }
+}
+
+/// Waits for it, where there is something to be waited for.
+impl IntoFuture for Opening {
+    type Output = io::Result<Dialled>;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        match self {
+            Opening::Done(opened) => Box::pin(std::future::ready(opened)),
+            Opening::Later(opening) => opening,
+        }
+    }
 }
 
 /// One datagram that came.

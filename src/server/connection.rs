@@ -1,7 +1,6 @@
 //! One connection, from its opening to its close.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use crate::event::{CloseReason, Event, Refusal};
 use crate::handler::Sessions;
 use crate::limits::Limits;
 use crate::session::{Session, WireRef};
-use crate::transport::{Dialled, Incoming};
+use crate::transport::{Incoming, Opening};
 
 /// A connection that was accepted and may have a session.
 pub(super) struct Arrival {
@@ -70,7 +69,7 @@ impl Stage {
     /// Ready when the connection is open, or over.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         *self = match mem::replace(self, Stage::Over) {
-            Stage::Arrived(arrival) => arrival.open(cx),
+            Stage::Arrived(arrival) => arrival.open(),
             other => other,
         };
         if let Stage::Opening(opening) = self {
@@ -99,17 +98,15 @@ impl Stage {
 
 impl Arrival {
     /// Opens the link, and a session, if that is all there is to be done.
-    fn open(self, cx: &mut Context<'_>) -> Stage {
+    fn open(self) -> Stage {
         let Arrival { listening, incoming, permit, watchman } = self;
         let begun = Begun { at: listening.hub.now(), remote: incoming.remote().clone(), listening, permit, watchman };
-        let mut opening = incoming.open();
-        match opening.as_mut().poll(cx) {
-            Poll::Ready(Ok(dialled)) if begun.listening.service.layers.is_empty() => {
+        match incoming.open() {
+            Opening::Done(Ok(dialled)) if begun.listening.service.layers.is_empty() => {
                 let opened = begun.listening.service.bare(dialled);
                 begun.stage(opened.into())
             }
-            Poll::Ready(dialled) => Stage::Opening(Box::pin(begun.open(std::future::ready(dialled)))),
-            Poll::Pending => Stage::Opening(Box::pin(begun.open(opening))),
+            opening => Stage::Opening(begun.open_later(opening)),
         }
     }
 }
@@ -124,29 +121,36 @@ struct Begun {
 }
 
 impl Begun {
+    /// [`open`](Self::open), made elsewhere: what is not rare then has its own few variables side by side.
+    #[cold]
+    #[inline(never)]
+    fn open_later(self, opening: Opening) -> Pin<Box<dyn Future<Output = Stage> + Send>> {
+        Box::pin(self.open(opening))
+    }
+
     /// Opens link and layers under the handshake clock.
-    async fn open(self, link: impl Future<Output = io::Result<Dialled>>) -> Stage {
+    async fn open(self, link: Opening) -> Stage {
         let listening = &self.listening;
         let opening = async { listening.service.open(link.await?).await };
         let opened = unless_cut(listening, within(listening.service.limits.handshake_timeout, opening)).await;
         self.stage(match opened {
             Some(Some(opened)) => opened.into(),
-            Some(None) => Opening::TookTooLong,
-            None => Opening::Cut,
+            Some(None) => Opened::TookTooLong,
+            None => Opened::Cut,
         })
     }
 
     /// What comes of it. What fails is counted, and is no session.
-    fn stage(self, opening: Opening) -> Stage {
+    fn stage(self, opened: Opened) -> Stage {
         let Begun { listening, remote, permit, at, watchman } = self;
-        let (reason, error) = match opening {
-            Opening::Done(session) => return Stage::Open(Record::begin(listening, session, at, watchman), permit),
-            Opening::Cut => {
+        let (reason, error) = match opened {
+            Opened::Done(session) => return Stage::Open(Record::begin(listening, session, at, watchman), permit),
+            Opened::Cut => {
                 listening.count(CloseReason::Cut);
                 return Stage::Over;
             }
-            Opening::Failed(error) => (Refusal::HandshakeFailed, Some(error)),
-            Opening::TookTooLong => (Refusal::HandshakeTimeout, None),
+            Opened::Failed(error) => (Refusal::HandshakeFailed, Some(error)),
+            Opened::TookTooLong => (Refusal::HandshakeTimeout, None),
         };
         let error = error.as_ref().map(|error: &Error| error as &dyn crate::event::ErrorText);
         listening.observe(&Event::ConnectionRefused { listener: &listening.name, remote: &remote, reason, error });
@@ -155,16 +159,16 @@ impl Begun {
 }
 
 /// What became of a connection's link and layers.
-enum Opening {
+enum Opened {
     Done(Session),
     Failed(Error),
     TookTooLong,
     Cut,
 }
 
-impl From<Result<Session>> for Opening {
+impl From<Result<Session>> for Opened {
     fn from(opened: Result<Session>) -> Self {
-        opened.map_or_else(Opening::Failed, Opening::Done)
+        opened.map_or_else(Opened::Failed, Opened::Done)
     }
 }
 
@@ -309,16 +313,15 @@ impl Record {
 
     /// Closes the link, and tells of the end.
     pub(super) fn end(mut self, ending: &Ending) -> Arc<Listening> {
-        self.session.wire().lock().close();
         self.tell(ending.reason, ending.error.as_deref());
         self.listening.clone()
     }
 
     fn tell(&mut self, reason: CloseReason, error: Option<&str>) {
         self.over = true;
+        let totals = self.session.shut();
         let lasted = self.listening.hub.now().since(self.begun);
         self.listening.count(reason);
-        let totals = self.session.totals();
         self.listening.observe(&Event::SessionClosed {
             session: self.number,
             listener: &self.listening.name,

@@ -32,6 +32,9 @@ use super::round::{self, Step, TOGETHER};
 /// otherwise (tokio's `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
 const AT_ONCE: usize = 61;
 
+/// The memory of how many sessions that have ended is kept for others.
+const KEPT: usize = 64;
+
 /// A crew, to those that bring it sessions. When this is dropped, it ends with its last session.
 pub(super) struct Crew(Arc<Inbox>);
 
@@ -39,8 +42,7 @@ impl Crew {
     /// A crew without sessions, in a task of that runtime. `run` makes a session of a connection.
     pub(super) fn start<S: Session>(runtime: &Handle, run: fn(Arrival) -> S) -> Self {
         let inbox = Arc::new(Inbox(Mutex::default()));
-        let (places, free, woken, unsettled) = (Vec::new(), Vec::new(), VecDeque::new(), Vec::new());
-        runtime.spawn(Members { inbox: inbox.clone(), run, places, free, woken, unsettled });
+        runtime.spawn(Members::new(inbox.clone(), run));
         Crew(inbox)
     }
 
@@ -129,21 +131,29 @@ pub(super) trait Session: Future<Output = ()> + Send + 'static {}
 
 impl<S: Future<Output = ()> + Send + 'static> Session for S {}
 
+/// The memory of a session, and the session while it lasts.
+type Running<S> = Pin<Box<Option<S>>>;
+
 struct Place<S> {
-    session: Option<Pin<Box<S>>>,
+    session: Option<Running<S>>,
     bell: Arc<Bell>,
 }
 
 /// The crew's task.
 struct Members<S> {
     inbox: Arc<Inbox>,
-    run: fn(Arrival) -> S,
+    /// Makes a session, which is an `S`.
+    begin: fn(Arrival) -> S,
     places: Vec<Place<S>>,
     free: Vec<u32>,
+    /// The memory of sessions that have ended.
+    spare: Vec<Running<S>>,
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
     /// The places of those that have run, and have yet to write what they sent.
     unsettled: Vec<u32>,
+    /// Empty; kept for its memory.
+    arrivals: Vec<Arrival>,
 }
 
 impl<S: Session> Future for Members<S> {
@@ -184,25 +194,39 @@ impl<S: Session> Future for Members<S> {
 }
 
 impl<S: Session> Members<S> {
+    fn new(inbox: Arc<Inbox>, begin: fn(Arrival) -> S) -> Self {
+        let (places, free, spare, unsettled) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Members { inbox, begin, places, free, spare, woken: VecDeque::new(), unsettled, arrivals: Vec::new() }
+    }
+
     /// Whether all is over.
     fn take_news(&mut self, cx: &Context<'_>) -> bool {
-        let arrivals = {
+        {
             let mut news = self.inbox.lock();
             std::mem::swap(&mut self.woken, &mut news.woken);
+            std::mem::swap(&mut self.arrivals, &mut news.arrivals);
             news.task = Some(cx.waker().clone());
             if news.closed && self.free.len() == self.places.len() {
                 return true;
             }
-            std::mem::take(&mut news.arrivals)
-        };
-        for arrival in arrivals {
-            let place = self.admit(Box::pin((self.run)(arrival)));
+        }
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        for arrival in arrivals.drain(..) {
+            let place = self.admit((self.begin)(arrival));
             self.woken.push_back(place);
         }
+        self.arrivals = arrivals;
         false
     }
 
-    fn admit(&mut self, session: Pin<Box<S>>) -> u32 {
+    fn admit(&mut self, session: S) -> u32 {
+        let session = match self.spare.pop() {
+            Some(mut running) => {
+                running.set(Some(session));
+                running
+            }
+            None => Box::pin(Some(session)),
+        };
         if let Some(place) = self.free.pop() {
             self.places[place as usize].session = Some(session);
             return place;
@@ -221,16 +245,16 @@ impl<S: Session> Members<S> {
             // Before it runs, so that it may be woken anew while it does; and it sees what was done before it was woken.
             place.bell.rung.swap(false, Ordering::AcqRel);
         }
-        let Some(session) = &mut place.session else { return false };
+        let Some(session) = place.session.as_mut().and_then(|running| running.as_mut().as_pin_mut()) else {
+            return false;
+        };
         let waker = waker_ref(&place.bell);
         let mut polled = Ok(Poll::Pending);
         let again = round::run(step, || {
-            polled = catch_unwind(AssertUnwindSafe(|| session.as_mut().poll(&mut Context::from_waker(&waker))));
+            polled = catch_unwind(AssertUnwindSafe(|| session.poll(&mut Context::from_waker(&waker))));
         });
         if !matches!(polled, Ok(Poll::Pending)) {
-            let ended = place.session.take();
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
-            self.free.push(number);
+            self.end(number);
         }
         again
     }
@@ -243,6 +267,18 @@ impl<S: Session> Members<S> {
             self.run(place, Step::Settling);
         }
         self.unsettled = unsettled;
+    }
+
+    /// Lets go of the session in that place. Its memory is not given back to be asked for anew by the next: where sessions
+    /// are short that was measured to be a good part of what one costs.
+    fn end(&mut self, number: u32) {
+        if let Some(mut running) = self.places[number as usize].session.take() {
+            let _ = catch_unwind(AssertUnwindSafe(|| running.set(None)));
+            if self.spare.len() < KEPT {
+                self.spare.push(running);
+            }
+        }
+        self.free.push(number);
     }
 }
 

@@ -24,8 +24,8 @@ pub(super) struct Hub {
     era: Era,
     pub(super) shutdown: Shutdown,
     pub(super) observer: Arc<dyn Observer>,
-    /// The sessions that the whole server may hold.
-    pub(super) sessions: Arc<Semaphore>,
+    /// The sessions that the whole server may hold; none where there is no limit.
+    pub(super) sessions: Option<Arc<Semaphore>>,
     /// Told whenever a session ends: whoever waits for a descriptor tries again.
     pub(super) session_ended: Notify,
     workers: Vec<Worker>,
@@ -48,7 +48,7 @@ impl Hub {
             era,
             shutdown,
             observer,
-            sessions: Arc::new(Semaphore::new(max_sessions.min(Semaphore::MAX_PERMITS))),
+            sessions: (max_sessions <= Semaphore::MAX_PERMITS).then(|| Arc::new(Semaphore::new(max_sessions))),
             session_ended: Notify::new(),
             workers,
             next_worker: AtomicUsize::new(0),

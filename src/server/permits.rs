@@ -12,7 +12,8 @@ use crate::address::Address;
 /// Who may begin a session: the whole server, one listener of it, one source.
 #[derive(Debug)]
 pub(super) struct Permits {
-    server: Arc<Semaphore>,
+    /// None where the server as a whole has no limit.
+    server: Option<Arc<Semaphore>>,
     listener: Semaphore,
     sources: Option<Sources>,
     /// How many are held, and who waits until none is.
@@ -28,7 +29,7 @@ pub(super) struct Permit {
 }
 
 impl Permits {
-    pub(super) fn new(server: Arc<Semaphore>, listener: usize, per_source: Option<usize>) -> Arc<Self> {
+    pub(super) fn new(server: Option<Arc<Semaphore>>, listener: usize, per_source: Option<usize>) -> Arc<Self> {
         Arc::new(Permits {
             server,
             listener: Semaphore::new(listener.min(Semaphore::MAX_PERMITS)),
@@ -41,7 +42,9 @@ impl Permits {
     /// A permit, if there is one now.
     pub(super) fn take(self: &Arc<Self>) -> Option<Permit> {
         let listener = self.listener.try_acquire().ok()?;
-        self.server.try_acquire().ok()?.forget();
+        if let Some(server) = &self.server {
+            server.try_acquire().ok()?.forget();
+        }
         listener.forget();
         Some(self.permit())
     }
@@ -50,7 +53,9 @@ impl Permits {
     pub(super) async fn wait(self: &Arc<Self>) -> Permit {
         let never_closed = "these semaphores are never closed";
         let listener = self.listener.acquire().await.expect(never_closed);
-        self.server.acquire().await.expect(never_closed).forget();
+        if let Some(server) = &self.server {
+            server.acquire().await.expect(never_closed).forget();
+        }
         listener.forget();
         self.permit()
     }
@@ -86,7 +91,9 @@ impl Drop for Permit {
             sources.give_back(**prefix);
         }
         self.permits.listener.add_permits(1);
-        self.permits.server.add_permits(1);
+        if let Some(server) = &self.permits.server {
+            server.add_permits(1);
+        }
         if self.permits.held.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.permits.all_back.notify_one();
         }
@@ -137,7 +144,7 @@ mod tests {
     use super::*;
 
     fn permits(server: usize, listener: usize, per_source: Option<usize>) -> Arc<Permits> {
-        Permits::new(Arc::new(Semaphore::new(server)), listener, per_source)
+        Permits::new(Some(Arc::new(Semaphore::new(server))), listener, per_source)
     }
 
     #[test]
@@ -152,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_server_s_limit_holds_over_all_listeners() {
-        let server = Arc::new(Semaphore::new(1));
+        let server = Some(Arc::new(Semaphore::new(1)));
         let (a, b) = (Permits::new(server.clone(), 5, None), Permits::new(server, 5, None));
         let held = a.take().unwrap();
         assert!(b.take().is_none());

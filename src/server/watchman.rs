@@ -3,8 +3,13 @@
 //! A timer of the runtime's own would cost each session 112 bytes. Few of them are ever due: a session asks for its first
 //! deadline, and once a minute or so it is woken, to find that it has a later one. So here is one table, and one timer for
 //! the first that is due.
+//!
+//! Most sessions ask for the same time from now on, so that their deadlines come in order, and short ones leave long before
+//! theirs. So the deadlines stand in a heap, where one that is later than all others is just put at the end, and one that
+//! was given up stays until it is found there, or until most of them are such.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -38,22 +43,35 @@ pub(super) struct Watchman {
 #[derive(Debug)]
 struct Table {
     /// Who watches; places are used again.
-    wakers: Vec<Option<Waker>>,
+    places: Vec<Place>,
     free: Vec<u32>,
-    /// When whoever is in that place is to be woken.
-    deadlines: BTreeSet<(Moment, u32)>,
+    /// When whoever is in that place is to be woken. It is so where the place says the same.
+    deadlines: BinaryHeap<Reverse<(Moment, u32)>>,
+    /// How many of them are so.
+    awaited: usize,
     /// For what the timer is set, and the task that set it.
     alarm: Moment,
     task: Option<Waker>,
     dismissed: bool,
 }
 
+#[derive(Debug)]
+struct Place {
+    waker: Option<Waker>,
+    /// When it is to be woken.
+    deadline: Moment,
+}
+
+/// So many deadlines that were given up may stay in any case.
+const GIVEN_UP: usize = 64;
+
 impl Watchman {
     fn new(era: Era) -> Self {
         let table = Table {
-            wakers: Vec::new(),
+            places: Vec::new(),
             free: Vec::new(),
-            deadlines: BTreeSet::new(),
+            deadlines: BinaryHeap::new(),
+            awaited: 0,
             alarm: Moment::NEVER,
             task: None,
             dismissed: false,
@@ -98,18 +116,16 @@ impl Watchman {
             }
             table.task = Some(cx.waker().clone());
             let now = self.now();
-            loop {
-                match table.deadlines.first().copied() {
+            table.alarm = loop {
+                match table.first() {
                     Some((at, place)) if at <= now => {
-                        table.deadlines.pop_first();
-                        due.extend(table.wakers[place as usize].clone());
+                        table.set(place, Moment::NEVER);
+                        due.extend(table.places[place as usize].waker.clone());
                     }
-                    first => {
-                        table.alarm = first.map_or(Moment::NEVER, |(at, _)| at);
-                        break table.alarm;
-                    }
+                    first => break first.map_or(Moment::NEVER, |(at, _)| at),
                 }
-            }
+            };
+            table.alarm
         };
         due.into_iter().for_each(Waker::wake);
         Some(first)
@@ -118,7 +134,7 @@ impl Watchman {
     /// Goes on to that phase; none is taken back.
     pub(super) fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::SeqCst);
-        let wakers: Vec<Waker> = self.table().wakers.iter().flatten().cloned().collect();
+        let wakers: Vec<Waker> = self.table().places.iter().filter_map(|place| place.waker.clone()).collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -161,18 +177,46 @@ impl Watchman {
 impl Table {
     fn enter(&mut self, waker: Waker) -> u32 {
         let Some(place) = self.free.pop() else {
-            let place = u32::try_from(self.wakers.len()).expect("a machine holds fewer tasks than that");
-            self.wakers.push(Some(waker));
+            let place = u32::try_from(self.places.len()).expect("a machine holds fewer tasks than that");
+            self.places.push(Place { waker: Some(waker), deadline: Moment::NEVER });
             return place;
         };
-        self.wakers[place as usize] = Some(waker);
+        self.places[place as usize].waker = Some(waker);
         place
     }
 
-    fn leave(&mut self, place: u32, deadline: Moment) {
-        self.deadlines.remove(&(deadline, place));
-        self.wakers[place as usize] = None;
+    fn leave(&mut self, place: u32) {
+        self.set(place, Moment::NEVER);
+        self.places[place as usize].waker = None;
         self.free.push(place);
+    }
+
+    /// Whoever is in that place is to be woken then, and not when it was before.
+    fn set(&mut self, place: u32, deadline: Moment) {
+        let before = std::mem::replace(&mut self.places[place as usize].deadline, deadline);
+        if before == deadline {
+            return;
+        }
+        self.awaited -= usize::from(before != Moment::NEVER);
+        if deadline != Moment::NEVER {
+            self.awaited += 1;
+            self.deadlines.push(Reverse((deadline, place)));
+        }
+        if self.deadlines.len() > 2 * self.awaited + GIVEN_UP {
+            let places = &self.places;
+            self.deadlines.retain(|Reverse((at, place))| places[*place as usize].deadline == *at);
+        }
+    }
+
+    /// The first deadline, and whose it is.
+    fn first(&mut self) -> Option<(Moment, u32)> {
+        loop {
+            let Reverse((at, place)) = *self.deadlines.peek()?;
+            if self.places[place as usize].deadline == at {
+                return Some((at, place));
+            }
+            self.deadlines.pop();
+        }
     }
 }
 
@@ -219,11 +263,10 @@ impl Watch<'_> {
     /// Has the task woken then, in the place of what was asked for before. It has asked for the phase already.
     pub(super) fn wake_at(&mut self, deadline: Moment) {
         let Some(place) = self.place else { return };
-        let before = std::mem::replace(&mut self.deadline, deadline);
+        self.deadline = deadline;
         let task = {
             let mut table = self.watchman.table();
-            table.deadlines.remove(&(before, place));
-            table.deadlines.insert((deadline, place));
+            table.set(place, deadline);
             // A timer that fires too soon is set again then.
             if deadline < table.alarm { table.task.take() } else { None }
         };
@@ -236,7 +279,7 @@ impl Watch<'_> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            self.watchman.table().leave(place, self.deadline);
+            self.watchman.table().leave(place);
         }
     }
 }
@@ -291,7 +334,7 @@ mod tests {
         }
         {
             let table = watchman.table();
-            assert!(table.deadlines.is_empty() && table.wakers.iter().all(Option::is_none));
+            assert!(table.deadlines.is_empty() && table.places.iter().all(|place| place.waker.is_none()));
             assert_eq!(table.free.len(), 6);
         }
         watchman.dismiss();
@@ -318,6 +361,24 @@ mod tests {
         assert_eq!(start.elapsed(), seconds(3));
         sleep(seconds(30)).await;
         assert!(watchman.table().deadlines.is_empty());
+    }
+
+    #[tokio::test]
+    async fn deadlines_that_were_given_up_do_not_pile_up() {
+        let watchman = Watchman::new(Era::begin());
+        let cx = Context::from_waker(Waker::noop());
+        let mut lasting = watchman.watch();
+        lasting.phase(&cx);
+        lasting.wake_at(watchman.now().after(seconds(100)));
+        for _ in 0..10_000 {
+            let mut watch = watchman.watch();
+            watch.phase(&cx);
+            watch.wake_at(watch.now().after(seconds(60)));
+        }
+        assert!(watchman.table().deadlines.len() <= 2 + GIVEN_UP);
+        drop(lasting);
+        let mut table = watchman.table();
+        assert_eq!((table.first(), table.awaited), (None, 0));
     }
 
     #[tokio::test]

@@ -517,6 +517,11 @@ impl WireRef {
         Arc::as_ptr(&self.0).addr()
     }
 
+    /// Whether nobody else holds it.
+    pub(super) fn is_only(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     /// As [`lock`](Self::lock), for the session itself: with what it has sent in this turn.
     pub(crate) fn lock_settled(&self) -> MutexGuard<'_, Wire> {
         let mut wire = self.lock();

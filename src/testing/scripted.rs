@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::link::{Capabilities, Link};
-use crate::transport::{Acceptor, BindError, ConnectError, Dialled, Incoming, Listener, Transport};
+use crate::transport::{Acceptor, BindError, ConnectError, Dialled, Incoming, Listener, Opening, Transport};
 
 /// Accepts what its script says, and then nothing more.
 ///
@@ -88,14 +88,14 @@ struct ScriptedIncoming {
     opens: io::Result<Link>,
 }
 
-#[async_trait]
 impl Incoming for ScriptedIncoming {
     fn remote(&self) -> &Address {
         &self.remote
     }
 
-    async fn open(self: Box<Self>) -> io::Result<Dialled> {
-        Ok(Dialled::new(self.opens?, Address::named("scripted"), self.remote))
+    fn open(self: Box<Self>) -> Opening {
+        let ScriptedIncoming { remote, opens } = *self;
+        opens.map(|link| Dialled::new(link, Address::named("scripted"), remote)).into()
     }
 }
 

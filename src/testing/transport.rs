@@ -166,7 +166,7 @@ impl Connections<'_> {
             end.expect(&[number, number]).await
         };
         let answer = async |incoming: Box<dyn Incoming>| {
-            let opened = within("opening one of many", incoming.open()).await?;
+            let opened = within("opening one of many", incoming.open().into_future()).await?;
             let opened = opened.map_err(|error| Failure::new(format!("opening an accepted connection: {error}")))?;
             let mut end = End::new(opened.link, claimed)?;
             let greeting = within("one of many greetings", end.receive()).await?;

@@ -39,7 +39,7 @@ use crate::endpoint::{Authority, Endpoint};
 use crate::faults::{self, Carried, Fates, Faults};
 use crate::link::{Capabilities, Link};
 use crate::options::{OptionDoc, OptionError, Options, Size};
-use crate::transport::{Acceptor, BindError, ConnectError, Dialled, Incoming, Listener, Transport};
+use crate::transport::{Acceptor, BindError, ConnectError, Dialled, Incoming, Listener, Opening, Transport};
 
 pub use self::network::Network;
 
@@ -264,13 +264,12 @@ impl Acceptor for MemoryAcceptor {
 
 struct MemoryIncoming(Dialled);
 
-#[async_trait]
 impl Incoming for MemoryIncoming {
     fn remote(&self) -> &Address {
         &self.0.remote
     }
 
-    async fn open(self: Box<Self>) -> io::Result<Dialled> {
-        Ok(self.0)
+    fn open(self: Box<Self>) -> Opening {
+        Ok(self.0).into()
     }
 }

@@ -24,7 +24,7 @@ use super::socket::{LARGEST_PACKET, Nature, Wanted, links, names, unix};
 use crate::address::Address;
 use crate::endpoint::{Authority, Endpoint};
 use crate::link::{Capabilities, Link};
-use crate::transport::{Acceptor, BindError, ConnectError, Dialled, Incoming, Listener, Transport};
+use crate::transport::{Acceptor, BindError, ConnectError, Dialled, Incoming, Listener, Opening, Transport};
 
 /// The transport `stdio`.
 pub struct Stdio {
@@ -181,14 +181,13 @@ impl Conversation {
     }
 }
 
-#[async_trait]
 impl Incoming for Conversation {
     fn remote(&self) -> &Address {
         &self.remote
     }
 
-    async fn open(self: Box<Self>) -> io::Result<Dialled> {
-        self.into_dialled()
+    fn open(self: Box<Self>) -> Opening {
+        self.into_dialled().into()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use greetd::link::{Capabilities, Link};
-use greetd::transport::{Acceptor, BindError, ConnectError, Dialled, Incoming, Listener, Transport};
+use greetd::transport::{Acceptor, BindError, ConnectError, Dialled, Incoming, Listener, Opening, Transport};
 use greetd::{Address, Endpoint, async_trait};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -76,13 +76,12 @@ struct Caller {
     remote: Address,
 }
 
-#[async_trait]
 impl Incoming for Caller {
     fn remote(&self) -> &Address {
         &self.remote
     }
 
-    async fn open(self: Box<Self>) -> io::Result<Dialled> {
-        Ok(Dialled::new(Link::Bytes(Box::new(self.stream)), self.local, self.remote))
+    fn open(self: Box<Self>) -> Opening {
+        Ok(Dialled::new(Link::Bytes(Box::new(self.stream)), self.local, self.remote)).into()
     }
 }

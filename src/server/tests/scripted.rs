@@ -23,7 +23,8 @@ use crate::options::Options;
 use crate::server::{Running, Server};
 use crate::service::Service;
 use crate::transport::{
-    Acceptor, BindError, ConnectError, Datagram, DatagramSocket, Dialled, Incoming, Listener, Transmit, Transport,
+    Acceptor, BindError, ConnectError, Datagram, DatagramSocket, Dialled, Incoming, Listener, Opening, Transmit,
+    Transport,
 };
 
 /// What a test lets `accept` return.
@@ -282,14 +283,13 @@ struct ScriptedIncoming {
     stream: DuplexStream,
 }
 
-#[async_trait]
 impl Incoming for ScriptedIncoming {
     fn remote(&self) -> &Address {
         &self.remote
     }
 
-    async fn open(self: Box<Self>) -> io::Result<Dialled> {
-        Ok(Dialled::new(Link::Bytes(Box::new(self.stream)), Address::named("here"), self.remote))
+    fn open(self: Box<Self>) -> Opening {
+        Ok(Dialled::new(Link::Bytes(Box::new(self.stream)), Address::named("here"), self.remote)).into()
     }
 }
 

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use async_trait::async_trait;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::Socket;
 use tokio::io::Interest;
@@ -16,7 +15,7 @@ use super::file::SocketFile;
 use super::names;
 use super::reactor::register;
 use crate::address::Address;
-use crate::transport::{Acceptor, Dialled, Incoming};
+use crate::transport::{Acceptor, Dialled, Incoming, Opening};
 
 /// Makes a conversation of an accepted socket, which does not block, and its peer's address.
 type Open = dyn Fn(OwnedFd, Address) -> io::Result<Dialled> + Send + Sync;
@@ -78,14 +77,13 @@ struct Accepted {
     open: Arc<Open>,
 }
 
-#[async_trait]
 impl Incoming for Accepted {
     fn remote(&self) -> &Address {
         &self.remote
     }
 
-    async fn open(self: Box<Self>) -> io::Result<Dialled> {
+    fn open(self: Box<Self>) -> Opening {
         let Accepted { socket, remote, open } = *self;
-        open(socket, remote)
+        open(socket, remote).into()
     }
 }

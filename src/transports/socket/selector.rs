@@ -29,6 +29,7 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -57,6 +58,8 @@ pub(super) struct Selector {
     /// What the reactor wakes.
     waker: Waker,
     slots: Mutex<Slots>,
+    /// The runtime has ended. It is set under the lock.
+    ended: AtomicBool,
 }
 
 impl Selector {
@@ -65,10 +68,10 @@ impl Selector {
         let runtime = Handle::current().id();
         SELECTORS.with_borrow_mut(|selectors| {
             // The number of a runtime that has ended may be another's now.
-            if let Some((_, found)) = selectors.iter().find(|(id, found)| *id == runtime && !found.lock().ended) {
+            if let Some((_, found)) = selectors.iter().find(|(id, found)| *id == runtime && !found.has_ended()) {
                 return Ok(found.clone());
             }
-            selectors.retain(|(_, other)| !other.lock().ended);
+            selectors.retain(|(_, other)| !other.has_ended());
             let made = Self::new()?;
             selectors.push((runtime, made.clone()));
             Ok(made)
@@ -81,6 +84,7 @@ impl Selector {
             epoll,
             waker: Waker::from(Arc::new(Woken(itself.clone()))),
             slots: Mutex::default(),
+            ended: AtomicBool::new(false),
         });
         selector.turn();
         Ok(selector)
@@ -127,8 +131,16 @@ impl Selector {
 
     /// The runtime has ended: nothing will be heard of any more.
     fn end(&self) {
-        let woken = self.lock().end();
+        let woken = {
+            let mut slots = self.lock();
+            self.ended.store(true, Ordering::Relaxed);
+            slots.end()
+        };
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Nothing panics under the lock.
@@ -163,10 +175,10 @@ impl Place {
     /// called within a tokio runtime.
     pub(super) fn take(socket: impl AsFd, room: bool) -> io::Result<Self> {
         let selector = Selector::current()?;
-        let key = selector.lock().open();
+        let (key, generation) = selector.lock().open();
         // From here on the place is given back if this fails.
         let place = Place { selector, key };
-        let (data, wanted) = (place.name(), wanted(room));
+        let (data, wanted) = (name(key, generation), wanted(room));
         match epoll::add(&place.selector.epoll, &socket, data, wanted) {
             // Of a closed descriptor somebody else has a copy, and this is another one, under its old number.
             Err(Errno::EXIST) => epoll::modify(&place.selector.epoll, &socket, data, wanted)?,
@@ -182,7 +194,7 @@ impl Place {
         // Dropped after the lock is let go, as what belongs to others always is.
         let _previous;
         let mut slots = self.selector.lock();
-        if slots.ended {
+        if self.selector.has_ended() {
             return Poll::Ready(Err(ended()));
         }
         let slot = &mut slots.all[self.key as usize];
@@ -204,7 +216,7 @@ impl Place {
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let _previous;
         let mut slots = self.selector.lock();
-        if slots.ended {
+        if self.selector.has_ended() {
             return Poll::Ready(Err(ended()));
         }
         let slot = &mut slots.all[self.key as usize];
@@ -219,13 +231,8 @@ impl Place {
 
     /// From now on the socket is watched for room as well.
     pub(super) fn watch_for_room(&self, socket: impl AsFd) -> io::Result<()> {
-        Ok(epoll::modify(&self.selector.epoll, socket, self.name(), wanted(true))?)
-    }
-
-    /// What its events are to carry.
-    fn name(&self) -> EventData {
         let generation = self.selector.lock().all[self.key as usize].generation;
-        EventData::new_u64(u64::from(generation) << 32 | u64::from(self.key))
+        Ok(epoll::modify(&self.selector.epoll, socket, name(self.key, generation), wanted(true))?)
     }
 }
 
@@ -233,6 +240,11 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _wakers = self.selector.lock().close(self.key);
     }
+}
+
+/// What the events of a place are to carry.
+fn name(key: u32, generation: u32) -> EventData {
+    EventData::new_u64(u64::from(generation) << 32 | u64::from(key))
 }
 
 fn wanted(room: bool) -> EventFlags {
@@ -281,21 +293,21 @@ struct Slots {
     at_work: usize,
     /// Empty; kept for its memory.
     woken: Vec<Waker>,
-    ended: bool,
 }
 
 impl Slots {
-    fn open(&mut self) -> u32 {
+    /// A place, and its generation.
+    fn open(&mut self) -> (u32, u32) {
         self.generation = self.generation.wrapping_add(1);
-        let slot = Slot { reader: None, generation: self.generation, state: 0, round: self.round.wrapping_sub(1) };
+        let generation = self.generation;
+        let slot = Slot { reader: None, generation, state: 0, round: self.round.wrapping_sub(1) };
         if let Some(key) = self.vacant.pop() {
             self.all[key as usize] = slot;
-            key
-        } else {
-            self.all.push(slot);
-            // As many as there are descriptors at most.
-            (self.all.len() - 1) as u32
+            return (key, generation);
         }
+        self.all.push(slot);
+        // As many as there are descriptors at most.
+        ((self.all.len() - 1) as u32, generation)
     }
 
     /// Gives the place up; the wakers are to be dropped elsewhere.
@@ -357,7 +369,6 @@ impl Slots {
     }
 
     fn end(&mut self) -> Vec<Waker> {
-        self.ended = true;
         let readers = self.all.iter_mut().filter_map(|slot| slot.reader.take());
         readers.chain(self.writers.drain().map(|(_, writer)| writer)).collect()
     }
@@ -368,7 +379,7 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use tokio::task::yield_now;
 
