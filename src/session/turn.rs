@@ -39,14 +39,15 @@ pub(crate) struct Taking {
     outer: Option<Turn>,
 }
 
-/// Begins the turn of that session. `gathers` says whether its wire [lets it](Wire::lets_gather).
+/// Begins the turn of that session. There is none to begin for one whose wire does not [let it gather](Wire::lets_gather).
 #[inline]
-pub(crate) fn take(wire: &WireRef, gathers: bool) -> Taking {
-    let whose = if gathers { wire.id() } else { 0 };
-    TURN.with_borrow_mut(|turn| {
-        let outer = (turn.whose != 0).then(|| std::mem::replace(turn, Turn::of(0)));
-        turn.whose = whose;
-        Taking { outer }
+pub(crate) fn take(wire: &WireRef, gathers: bool) -> Option<Taking> {
+    gathers.then(|| {
+        TURN.with_borrow_mut(|turn| {
+            let outer = (turn.whose != 0).then(|| std::mem::replace(turn, Turn::of(0)));
+            turn.whose = wire.id();
+            Taking { outer }
+        })
     })
 }
 
@@ -105,6 +106,9 @@ impl Drop for Adding<'_> {
 /// turn, unless it is [taken up](take_up) again. Says whether it was this session's turn.
 #[inline]
 pub(super) fn hand_over(whose: usize, wire: &mut Wire) -> bool {
+    if wire.carries_messages() {
+        return false;
+    }
     TURN.with(|turn| {
         let Ok(mut turn) = turn.try_borrow_mut() else { return false };
         if turn.whose != whose {
