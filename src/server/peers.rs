@@ -32,8 +32,9 @@ use crate::session::{Session, WATERMARK, WireLink};
 use crate::transport::Datagram;
 use mailbox::{Ends, Letter, Mailbox, Woken};
 
-/// How many datagrams are delivered and sessions run, in all, before the reactor has its turn.
-const STEPS_AT_ONCE: usize = 512;
+/// How many datagrams are delivered and sessions run, in all, before the reactor has its turn. A batch is not torn apart for
+/// that unless it is longer: answers to one peer had better leave together.
+const STEPS_AT_ONCE: usize = 1024;
 
 /// Serves the socket until the server drains.
 pub(super) async fn serve(listening: &Arc<Listening>, port: Port) -> Report {
@@ -55,8 +56,7 @@ pub(super) async fn serve(listening: &Arc<Listening>, port: Port) -> Report {
         if receives && draining.as_mut().poll(cx).is_ready() {
             receives = false;
             // What came in one batch with what was delivered before; nothing more is received.
-            let mut without_end = usize::MAX;
-            table.deliver_received(cx, &mut without_end);
+            table.deliver_received(cx, usize::MAX);
         }
         if cutting.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
@@ -111,7 +111,8 @@ impl Table {
                 let _ = pin!(yield_now()).poll(cx);
                 return Poll::Pending;
             }
-            if receives && self.poll_receive(cx, &mut steps).is_ready() {
+            if receives && let Poll::Ready(delivered) = self.poll_receive(cx) {
+                steps = steps.saturating_sub(delivered);
                 continue;
             }
             if !receives && self.known.is_empty() && sent.is_ready() {
@@ -123,23 +124,22 @@ impl Table {
         }
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>, steps: &mut usize) -> Poll<()> {
-        let (datagram, limit) =
-            ready!(self.port.with(|port| port.poll_next(cx).map(|came| (came, port.reply_limit()))));
+    /// Delivers what comes in one batch; says how many datagrams that was.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let next = self.port.with(|port| port.poll_next(cx).map(|datagram| (datagram, port.reply_limit())));
+        let (datagram, limit) = ready!(next);
         self.deliver(cx, datagram, limit);
-        self.deliver_received(cx, steps);
-        Poll::Ready(())
+        Poll::Ready(1 + self.deliver_received(cx, STEPS_AT_ONCE))
     }
 
-    /// Delivers what was received already, in so many steps.
-    fn deliver_received(&mut self, cx: &mut Context<'_>, steps: &mut usize) {
-        while *steps > 0
-            && let Some((datagram, limit)) =
-                self.port.with(|port| port.next_received().map(|came| (came, port.reply_limit())))
-        {
-            *steps -= 1;
+    /// Delivers what was received already, but no more than so much at once.
+    fn deliver_received(&mut self, cx: &mut Context<'_>, most: usize) -> usize {
+        for delivered in 0..most {
+            let next = self.port.with(|port| port.next_received().map(|datagram| (datagram, port.reply_limit())));
+            let Some((datagram, limit)) = next else { return delivered };
             self.deliver(cx, datagram, limit);
         }
+        most
     }
 
     fn deliver(
@@ -329,6 +329,12 @@ impl MessageStream for PeerLink {
 
     fn reply_limit(&self) -> Option<usize> {
         self.reply_limit
+    }
+}
+
+impl Drop for PeerLink {
+    fn drop(&mut self) {
+        self.mailbox.forget_receiver();
     }
 }
 

@@ -7,6 +7,7 @@
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -22,10 +23,23 @@ const MOST_DATAGRAMS: usize = 64;
 const MOST_BYTES: usize = 256 * 1024;
 
 /// Both ends: a peer that speaks to two of our addresses has two sessions.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) remote: Address,
     pub(super) local: Address,
+}
+
+/// In one piece where both are IPv4 addresses: each datagram costs this once.
+impl Hash for Ends {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match (&self.remote, &self.local) {
+            (Address::Ip(SocketAddr::V4(remote)), Address::Ip(SocketAddr::V4(local))) => {
+                let number = |end: &SocketAddrV4| u128::from(end.ip().to_bits()) << 16 | u128::from(end.port());
+                state.write_u128(number(remote) << 64 | number(local));
+            }
+            (remote, local) => (remote, local).hash(state),
+        }
+    }
 }
 
 /// A datagram without its ends.
@@ -105,6 +119,12 @@ impl Mailbox {
         let is_own = waker_ref(self).will_wake(cx.waker());
         mail.receiver = if is_own { Receiver::Session } else { Receiver::Part(cx.waker().clone()) };
         Poll::Pending
+    }
+
+    /// Nobody waits for the next one any more. A waker that was left here may keep the mailbox itself.
+    pub(super) fn forget_receiver(&self) {
+        let receiver = std::mem::take(&mut lock(&self.mail).receiver);
+        drop(receiver);
     }
 
     /// How many nobody will receive any more.
@@ -237,5 +257,66 @@ impl Woken {
             bells.task = Some(cx.waker().clone());
         }
         quiet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use futures_util::Stream;
+    use futures_util::stream::FuturesUnordered;
+
+    use super::*;
+
+    fn mailbox() -> Arc<Mailbox> {
+        Mailbox::new(Ends { remote: Address::named("a"), local: Address::Unnamed }, 0, Arc::default())
+    }
+
+    fn letter(size: usize) -> Letter {
+        Letter { payload: Bytes::from(vec![0; size]), reply_limit: None }
+    }
+
+    fn taken(mailbox: &Arc<Mailbox>) -> Option<usize> {
+        match mailbox.poll_take(&mut Context::from_waker(&waker_ref(mailbox))) {
+            Poll::Ready(letter) => Some(letter.payload.len()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn datagrams_are_taken_in_the_order_in_which_they_came_and_leave_room_for_as_many() {
+        let mailbox = mailbox();
+        for _ in 0..3 {
+            assert_eq!((0..100).filter(|size| mailbox.deliver(letter(*size)).is_ok()).count(), MOST_DATAGRAMS);
+            assert_eq!(std::iter::from_fn(|| taken(&mailbox)).collect::<Vec<_>>(), (0..64).collect::<Vec<_>>());
+            assert!(mailbox.deliver(letter(MOST_BYTES)).is_ok());
+            assert!(mailbox.deliver(letter(1)).is_err());
+            assert_eq!((taken(&mailbox), taken(&mailbox)), (Some(MOST_BYTES), None));
+        }
+        assert_eq!(lock(&mailbox.mail).others.capacity(), 0, "one that waits holds no room for many");
+    }
+
+    #[test]
+    fn a_session_that_waits_is_woken_once_and_one_that_does_something_else_is_not() {
+        let mailbox = mailbox();
+        mailbox.answer_bell();
+        assert!(!mailbox.deliver(letter(1)).ok().unwrap(), "it has not asked");
+        assert_eq!((taken(&mailbox), taken(&mailbox)), (Some(1), None));
+        assert!(mailbox.deliver(letter(1)).ok().unwrap());
+        assert!(!mailbox.deliver(letter(1)).ok().unwrap(), "it is woken already");
+    }
+
+    #[test]
+    fn a_mailbox_that_a_part_of_its_session_waited_for_is_let_go_of_with_the_session() {
+        let mailbox = mailbox();
+        let waits = poll_fn(|cx| mailbox.poll_take(cx));
+        let mut parts = pin!(std::iter::once(waits).collect::<FuturesUnordered<_>>());
+        assert!(parts.as_mut().poll_next(&mut Context::from_waker(&waker_ref(&mailbox))).is_pending());
+        parts.clear();
+        parts.set(FuturesUnordered::new());
+        mailbox.forget_receiver();
+        assert_eq!(Arc::strong_count(&mailbox), 1);
     }
 }

@@ -1,9 +1,7 @@
 //! Datagram sockets: shared sessions, sessions per peer, the bounds of both.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -430,19 +428,14 @@ struct Restless;
 #[async_trait]
 impl Handler for Restless {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        let mut receiving = pin!(session.recv());
         loop {
-            let came = poll_fn(|cx| {
+            let message = poll_fn(|cx| {
                 cx.waker().wake_by_ref();
-                Poll::Ready(receiving.as_mut().poll(cx))
+                session.poll_recv(cx)
             });
-            if let Poll::Ready(Ok(Some(message))) = came.await
-                && message == "leave"
-            {
+            if message.await?.is_none_or(|message| message == "leave") {
                 return Ok(());
             }
-            let mut again = false;
-            poll_fn(|_| if std::mem::replace(&mut again, true) { Poll::Ready(()) } else { Poll::Pending }).await;
         }
     }
 }
@@ -464,9 +457,9 @@ struct Helped;
 impl Handler for Helped {
     async fn serve(&self, session: &mut Session) -> Result<()> {
         while let Some(message) = session.recv().await? {
-            let (helper, helped) = tokio::sync::oneshot::channel();
-            std::thread::spawn(move || helper.send(message));
-            session.send(&helped.await.unwrap()).await?;
+            let (give, take) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || give.send(message));
+            session.send(&take.await.unwrap()).await?;
         }
         Ok(())
     }
@@ -507,6 +500,7 @@ async fn whoever_says_more_than_may_wait_to_leave_goes_on_once_it_has_left() {
     settle().await;
     for peer in [A, B] {
         let joined = bench.answers(peer).await.concat();
-        assert_eq!(joined, (0..100).map(|number| format!("{number:01000}")).collect::<String>());
+        let said: Vec<String> = (0..100).map(|number| format!("{number:01000}")).collect();
+        assert_eq!(joined, said.concat());
     }
 }
