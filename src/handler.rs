@@ -142,12 +142,20 @@ where
 
 struct HandlerFn<F>(F);
 
-#[async_trait]
 impl<F> Handler for HandlerFn<F>
 where
     F: for<'a> Fn(&'a mut Session) -> Conversation<'a> + Send + Sync,
 {
-    async fn serve(&self, session: &mut Session) -> Result<()> {
-        (self.0)(session).await
+    // Written out: what the closure returns is boxed already, and is the conversation as it is.
+    fn serve<'handler, 'session, 'conversation>(
+        &'handler self,
+        session: &'session mut Session,
+    ) -> Conversation<'conversation>
+    where
+        'handler: 'conversation,
+        'session: 'conversation,
+        Self: 'conversation,
+    {
+        (self.0)(session)
     }
 }

@@ -263,11 +263,6 @@ impl Record {
         record
     }
 
-    /// The session's number.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
     /// What the handler logs carries the session's number. Like the session's own events it is for debugging, and it
     /// costs nothing where that is not logged.
     pub(super) fn span(&self) -> tracing::Span {

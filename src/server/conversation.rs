@@ -115,7 +115,7 @@ impl Future for Conversing<'_> {
             };
             let turn = turn::take(&this.wire, gathering);
             let polled = this.conversation.poll(cx);
-            if polled.is_pending() && turn::is_for_later() {
+            if polled.is_pending() && gathering == Gathering::ForLater && turn::is_for_later() {
                 // Should the handler run before that, what it sends must come behind what waits in the wire.
                 this.gathers = false;
                 round::settle_later();
@@ -125,7 +125,7 @@ impl Future for Conversing<'_> {
                 let wire = this.wire.lock_settled();
                 return Poll::Ready(left.ending(this.clocks.ending, &wire));
             }
-            if let Some(ending) = ready!(this.settle(cx, Some(turn))) {
+            if let Some(ending) = ready!(this.settle(cx, turn)) {
                 return Poll::Ready(ending);
             }
         }

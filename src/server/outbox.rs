@@ -24,7 +24,9 @@ const LARGEST_GROUP: usize = 65_507;
 const NEWEST_GROUPS: usize = 256;
 /// What a group costs beside its bytes, so that many small ones fill the outbox too.
 const GROUP_COST: usize = 64;
-const SPARE_BUFFERS: usize = 32;
+/// How many buffers are kept for the next groups, as many as answers to one peer each are sent at once, and how large.
+const SPARE_BUFFERS: usize = 128;
+const LARGEST_SPARE: usize = 16 * 1024;
 
 /// Answers that wait to be sent.
 pub(super) struct Outbox {
@@ -141,7 +143,7 @@ impl Outbox {
         if let Some(mut done) = self.groups.pop_front() {
             self.gone += 1;
             done.payload.clear();
-            if self.spare.len() < SPARE_BUFFERS {
+            if self.spare.len() < SPARE_BUFFERS && done.payload.capacity() <= LARGEST_SPARE {
                 self.spare.push(done.payload);
             }
         }

@@ -1,20 +1,22 @@
 //! A session for each peer of a datagram socket, all within the socket's own task.
 //!
-//! A datagram is laid into its peer's inbox and wakes that peer's session, which is polled here, in place: no task and
-//! no channel per peer. The table is bounded. When it is full the peer that was silent for longest makes room (second
-//! chance: a peer heard since the hand last passed is passed over once). A peer whose session is busy loses its own
-//! datagrams once its inbox is full, and delays nobody.
+//! A datagram is laid into its peer's [`Mailbox`], whose session is run here, in place, as soon as the batch that it came
+//! in is delivered: no task and no channel per peer. The table is bounded. When it is full the peer that was silent for
+//! longest makes room (second chance: a peer heard since the hand last passed is passed over once). A peer whose session
+//! is busy loses its own datagrams once its mailbox is full, and delays nobody.
 
-use std::collections::{HashMap, VecDeque};
+mod mailbox;
+
+use std::collections::{HashSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::stream::FuturesUnordered;
+use futures_util::task::waker_ref;
+use tokio::task::coop::has_budget_remaining;
 use tokio::task::yield_now;
 
 use super::Report;
@@ -23,51 +25,46 @@ use super::conversation::Ending;
 use super::listening::Listening;
 use super::port::Port;
 use super::shutdown::Shutdown;
-use crate::address::Address;
 use crate::error::Result;
 use crate::event::{CloseReason, Event, Loss, Refusal};
 use crate::link::{MessageStream, Peer};
 use crate::session::{Session, WATERMARK, WireLink};
 use crate::transport::Datagram;
+use mailbox::{Ends, Letter, Mailbox, Woken};
 
-/// How many datagrams a busy session's inbox holds, and how many bytes in all.
-const INBOX_DATAGRAMS: usize = 64;
-const INBOX_BYTES: usize = 256 * 1024;
-/// How many datagrams are taken from the socket before the sessions are polled.
-const RECEIVED_AT_ONCE: usize = 256;
+/// How many datagrams are delivered and sessions run, in all, before the reactor has its turn. A batch is not torn apart for
+/// that unless it is longer: answers to one peer had better leave together.
+const STEPS_AT_ONCE: usize = 1024;
+/// How many datagrams are delivered before their sessions run, where more than one batch has come: the more there are the
+/// more often there are several to one peer, but their answers are to leave within one turn of the runtime's.
+const DELIVERED_AT_ONCE: usize = 128;
 
 /// Serves the socket until the server drains.
 pub(super) async fn serve(listening: &Arc<Listening>, port: Port) -> Report {
     let hub = listening.hub.clone();
     let mut draining = pin!(hub.shutdown.draining());
     let mut cutting = pin!(hub.shutdown.cutting());
-    let mut waits_for_drain = true;
+    let mut receives = true;
     let mut table = Table {
         listening: listening.clone(),
-        port: Arc::new(Mutex::new(port)),
-        peers: HashMap::new(),
-        ring: Vec::new(),
+        port: Arc::new(SharedPort { port: Mutex::new(port), buffered: AtomicUsize::new(0) }),
+        known: HashSet::new(),
+        slots: Vec::new(),
+        free: Vec::new(),
         hand: 0,
-        sessions: FuturesUnordered::new(),
-        reactor: None,
+        queue: VecDeque::new(),
+        woken: Arc::default(),
     };
     poll_fn(|cx| {
-        if waits_for_drain && draining.as_mut().poll(cx).is_ready() {
-            waits_for_drain = false;
-            table.deliver_received();
-        }
-        if waits_for_drain {
-            table.receive(cx);
+        if receives && draining.as_mut().poll(cx).is_ready() {
+            receives = false;
+            // What came in one batch with what was delivered before; nothing more is received.
+            table.deliver_received(cx, usize::MAX);
         }
         if cutting.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        table.poll_sessions(cx);
-        let sent = lock(&table.port).poll_send_all(cx);
-        if !waits_for_drain && table.sessions.is_empty() && sent.is_ready() {
-            return Poll::Ready(());
-        }
-        Poll::Pending
+        table.poll(cx, receives)
     })
     .await;
     // What is left tells that it is cut.
@@ -75,106 +72,159 @@ pub(super) async fn serve(listening: &Arc<Listening>, port: Port) -> Report {
     listening.report(false)
 }
 
-type SessionFuture = Pin<Box<dyn Future<Output = (Key, u64)> + Send>>;
-
-/// Both ends: a peer that speaks to two of our addresses has two sessions.
-type Key = (Address, Address);
-
+/// The peers and their sessions.
 struct Table {
     listening: Arc<Listening>,
-    port: Arc<Mutex<Port>>,
-    peers: HashMap<Key, usize>,
-    /// The peers, in a ring for the hand to walk over; each knows its own place by `peers`.
-    ring: Vec<Slot>,
+    port: Arc<SharedPort>,
+    known: HashSet<Arc<Mailbox>>,
+    /// The sessions, each in the place that its mailbox tells, and the places that are free. The hand goes round over them.
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
     hand: usize,
-    sessions: FuturesUnordered<SessionFuture>,
-    /// Set once so much was received that the others must be let in first.
-    reactor: Option<Arc<ReactorTurn>>,
+    /// The places of those whose turn it is, in order.
+    queue: VecDeque<u32>,
+    /// Those who were woken while this was elsewhere.
+    woken: Arc<Woken>,
 }
 
 struct Slot {
-    key: Key,
-    /// Which session this is, since a peer may come back after its session ended.
-    session: u64,
-    inbox: Arc<Inbox>,
+    mailbox: Arc<Mailbox>,
+    session: Pin<Box<dyn Future<Output = ()> + Send>>,
     heard: bool,
 }
 
 impl Table {
-    fn receive(&mut self, cx: &mut Context<'_>) {
-        if self.reactor.as_ref().is_some_and(|turn| !turn.is_over()) {
-            return;
-        }
-        self.reactor = None;
-        for _ in 0..RECEIVED_AT_ONCE {
-            let (datagram, limit) = {
-                let mut port = lock(&self.port);
-                let Poll::Ready(datagram) = port.poll_next(cx) else { return };
-                (datagram, port.reply_limit())
-            };
-            self.deliver(datagram, limit);
-        }
-        // There may be more: come back after the sessions had their turn, and the reactor too.
-        self.reactor = Some(ReactorTurn::begin(cx));
-    }
-
-    /// Delivers what came in one batch with what was delivered before; nothing more is received.
-    fn deliver_received(&mut self) {
+    /// Until nobody has anything to do: those who were woken run, what they sent leaves, and what came meanwhile is
+    /// delivered, one batch at a time. Ready when nothing more is received, all sessions are over and everything has left.
+    fn poll(&mut self, cx: &mut Context<'_>, receives: bool) -> Poll<()> {
+        let mut steps = STEPS_AT_ONCE;
         loop {
-            let (datagram, limit) = {
-                let mut port = lock(&self.port);
-                let Some(datagram) = port.next_received() else { return };
-                (datagram, port.reply_limit())
-            };
-            self.deliver(datagram, limit);
+            self.woken.take(&mut self.queue);
+            while steps > 0
+                && has_budget_remaining()
+                && let Some(place) = self.queue.pop_front()
+            {
+                steps -= 1;
+                self.run(place, cx);
+            }
+            let sent = self.port.with(|port| port.poll_send_all(cx));
+            if steps == 0 || !has_budget_remaining() {
+                // A runtime runs a task that was woken by itself many times before the reactor looks who else has
+                // something to say. This one is woken once it has: a flood of datagrams holds up no connection.
+                let _ = pin!(yield_now()).poll(cx);
+                return Poll::Pending;
+            }
+            if receives && let Poll::Ready(delivered) = self.poll_receive(cx) {
+                steps = steps.saturating_sub(delivered);
+                continue;
+            }
+            if !receives && self.known.is_empty() && sent.is_ready() {
+                return Poll::Ready(());
+            }
+            if self.woken.is_quiet(cx) {
+                return Poll::Pending;
+            }
         }
     }
 
-    fn deliver(&mut self, datagram: Datagram, limit: Option<usize>) {
-        let key = (datagram.remote, datagram.local);
-        let slot = if let Some(index) = self.peers.get(&key) {
-            let slot = &mut self.ring[*index];
-            slot.heard = true;
-            slot
-        } else {
-            let Some(index) = self.begin(key) else { return };
-            &mut self.ring[index]
-        };
-        if !slot.inbox.deliver(datagram.payload, limit) {
-            lock(&self.port).note_loss(&slot.key.0, Loss::Overflow, None);
+    /// Delivers what has come, if only one batch of it; says how many datagrams that was.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let mut delivered = 0;
+        while delivered < DELIVERED_AT_ONCE {
+            let next = self.port.with(|port| port.poll_next(cx).map(|datagram| (datagram, port.reply_limit())));
+            match next {
+                Poll::Ready((datagram, limit)) => self.deliver(cx, datagram, limit),
+                Poll::Pending if delivered > 0 => break,
+                Poll::Pending => return Poll::Pending,
+            }
+            delivered += 1 + self.deliver_received(cx, STEPS_AT_ONCE);
         }
+        Poll::Ready(delivered)
+    }
+
+    /// Delivers what was received already, but no more than so much at once.
+    fn deliver_received(&mut self, cx: &mut Context<'_>, most: usize) -> usize {
+        for delivered in 0..most {
+            let next = self.port.with(|port| port.next_received().map(|datagram| (datagram, port.reply_limit())));
+            let Some((datagram, limit)) = next else { return delivered };
+            self.deliver(cx, datagram, limit);
+        }
+        most
+    }
+
+    fn deliver(
+        &mut self,
+        cx: &mut Context<'_>,
+        Datagram { payload, remote, local, .. }: Datagram,
+        reply_limit: Option<usize>,
+    ) {
+        let ends = Ends { remote, local };
+        let place = if let Some(mailbox) = self.known.get(&ends) {
+            let place = mailbox.place;
+            if let Some(slot) = &mut self.slots[place as usize] {
+                slot.heard = true;
+            }
+            place
+        } else {
+            let Some(place) = self.begin(cx, ends) else { return };
+            place
+        };
+        let Err(letter) = self.lay_in(place, Letter { payload, reply_limit }) else { return };
+        // A session that has not had its turn is not busy. It has it now, once the mailbox is full.
+        let Some(mailbox) = self.slots[place as usize].as_ref().map(|slot| slot.mailbox.clone()) else { return };
+        if mailbox.is_rung() {
+            self.run(place, cx);
+            if self.lay_in(place, letter).is_ok() {
+                return;
+            }
+        }
+        self.note_lost(&mailbox.ends);
+    }
+
+    fn lay_in(&mut self, place: u32, letter: Letter) -> std::result::Result<(), Letter> {
+        let Some(slot) = &self.slots[place as usize] else { return Err(letter) };
+        if slot.mailbox.deliver(letter)? {
+            self.queue.push_back(place);
+        }
+        Ok(())
+    }
+
+    fn note_lost(&self, ends: &Ends) {
+        self.port.with(|port| port.note_loss(&ends.remote, Loss::Overflow, None));
     }
 
     /// Begins a session for a new peer, and makes room for it where there is none.
-    fn begin(&mut self, key: Key) -> Option<usize> {
-        if self.ring.len() >= self.listening.service.limits.max_sessions {
-            self.evict();
+    fn begin(&mut self, cx: &mut Context<'_>, ends: Ends) -> Option<u32> {
+        if self.known.len() >= self.listening.service.limits.max_sessions {
+            self.evict(cx);
         }
         let refuse = |reason: Refusal| {
             let reason = reason.word();
             let listener = &self.listening.name;
-            self.listening.observe(&Event::DatagramIgnored { listener, remote: &key.0, reason });
+            self.listening.observe(&Event::DatagramIgnored { listener, remote: &ends.remote, reason });
             None
         };
-        // The session of an evicted peer gives its permit back when it is next polled, so the table's own size, not
-        // the listener's permits, is what bounds it.
+        // The table's own size bounds the listener's sessions.
         let Some(mut permit) = self.listening.permits.take() else { return refuse(Refusal::MaxSessions) };
-        if !permit.admit_source(&key.0) {
+        if !permit.admit_source(&ends.remote) {
             return refuse(Refusal::MaxSessionsPerIp);
         }
         let begun = self.listening.hub.now();
-        let inbox = Arc::new(Inbox::default());
-        let peer = Peer::new(key.1.clone(), key.0.clone(), self.listening.service.route.clone());
-        let link = PeerLink { inbox: inbox.clone(), port: self.port.clone(), peer: peer.clone(), reply_limit: None };
+        let peer = Peer::new(ends.local.clone(), ends.remote.clone(), self.listening.service.route.clone());
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("a machine holds fewer sessions than that")
+        });
+        let mailbox = Mailbox::new(ends, place, self.woken.clone());
+        let link = PeerLink { mailbox: mailbox.clone(), port: self.port.clone(), reply_limit: None };
         let session = Session::over(WireLink::Messages(Box::new(link)), peer);
         let mut record = Record::begin(self.listening.clone(), session, begun, Shutdown::OWN);
-        let number = record.number();
-        let (closed, ended_key) = (inbox.clone(), key.clone());
-        self.sessions.push(Box::pin(async move {
+        let of_session = mailbox.clone();
+        let session = Box::pin(async move {
             let ending = {
                 let mut conversation = pin!(record.converse_in_span());
                 poll_fn(|cx| {
-                    if closed.poll_evicted(cx).is_ready() {
+                    if of_session.is_evicted() {
                         return Poll::Ready(Ending::cut(CloseReason::Evicted));
                     }
                     conversation.as_mut().poll(cx)
@@ -184,170 +234,103 @@ impl Table {
             let listening = record.end(&ending);
             drop(permit);
             listening.hub.session_ended.notify_one();
-            (ended_key, number)
-        }));
-        let index = self.ring.len();
+        });
+        self.known.insert(mailbox.clone());
         // A peer is spared once it was heard a second time: sources that speak once displace one another.
-        self.ring.push(Slot { key: key.clone(), session: number, inbox, heard: false });
-        self.peers.insert(key, index);
-        Some(index)
+        self.slots[place as usize] = Some(Slot { mailbox, session, heard: false });
+        self.queue.push_back(place);
+        Some(place)
     }
 
-    /// Takes the peer that was silent for longest out of the table; its session is cut.
-    fn evict(&mut self) {
-        // Each pass of the hand takes a second chance away, so this ends after two rounds at most.
+    /// Cuts the session of the peer that was silent for longest.
+    fn evict(&mut self, cx: &mut Context<'_>) {
+        if self.known.is_empty() {
+            return;
+        }
+        // Each round of the hand takes a second chance away, so this ends after two of them at most.
         loop {
-            self.hand = if self.hand + 1 < self.ring.len() { self.hand + 1 } else { 0 };
-            let Some(slot) = self.ring.get_mut(self.hand) else { return };
+            self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
+            let Some(slot) = &mut self.slots[self.hand] else { continue };
             if !std::mem::take(&mut slot.heard) {
-                slot.inbox.evict();
-                self.remove(self.hand);
-                return;
+                slot.mailbox.evict();
+                let place = slot.mailbox.place;
+                return self.run(place, cx);
             }
         }
     }
 
-    fn remove(&mut self, index: usize) {
-        let slot = self.ring.swap_remove(index);
-        for _ in 0..slot.inbox.left() {
-            lock(&self.port).note_loss(&slot.key.0, Loss::Overflow, None);
+    /// Runs the session in that place, where there still is one.
+    fn run(&mut self, place: u32, cx: &mut Context<'_>) {
+        let Some(slot) = &mut self.slots[place as usize] else { return };
+        slot.mailbox.answer_bell();
+        let waker = waker_ref(&slot.mailbox);
+        if slot.session.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            self.remove(place);
         }
-        self.peers.remove(&slot.key);
-        if let Some(moved) = self.ring.get(index) {
-            self.peers.insert(moved.key.clone(), index);
+        // So that nobody has to wait for what others sent.
+        if self.port.buffered() >= WATERMARK {
+            let _ = self.port.with(|port| port.poll_send_all(cx));
         }
     }
 
-    fn poll_sessions(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some((key, session))) = Pin::new(&mut self.sessions).poll_next(cx) {
-            let index = self.peers.get(&key).copied();
-            if let Some(index) = index.filter(|index| self.ring[*index].session == session) {
-                self.remove(index);
-            }
+    fn remove(&mut self, place: u32) {
+        let Some(Slot { mailbox, .. }) = self.slots[place as usize].take() else { return };
+        self.known.remove(&mailbox);
+        self.free.push(place);
+        for _ in 0..mailbox.left() {
+            self.note_lost(&mailbox.ends);
         }
     }
 }
 
-/// Whether the reactor had its turn. A runtime runs a task that was woken by itself, or by one of its own sessions, many
-/// times before the reactor looks who else has something to say: a flood of datagrams would hold up every connection.
-struct ReactorTurn {
-    over: AtomicBool,
-    task: Waker,
+/// The socket in common hands.
+struct SharedPort {
+    port: Mutex<Port>,
+    /// How much waits to leave, told without the lock: a session asks each time before it sends, and when it waits.
+    buffered: AtomicUsize,
 }
 
-impl ReactorTurn {
-    /// Wakes the task when it is over.
-    fn begin(cx: &mut Context<'_>) -> Arc<Self> {
-        let turn = Arc::new(ReactorTurn { over: AtomicBool::new(false), task: cx.waker().clone() });
-        let waker = Waker::from(turn.clone());
-        let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
-        turn
+impl SharedPort {
+    fn with<T>(&self, does: impl FnOnce(&mut Port) -> T) -> T {
+        let mut port = lock(&self.port);
+        let done = does(&mut port);
+        self.buffered.store(port.outbox.buffered(), Ordering::Relaxed);
+        done
     }
 
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
-    }
-}
-
-impl Wake for ReactorTurn {
-    fn wake(self: Arc<Self>) {
-        self.over.store(true, Ordering::Release);
-        self.task.wake_by_ref();
-    }
-}
-
-/// What came for one peer and is not yet received by its session.
-#[derive(Default)]
-struct Inbox(Mutex<InboxState>);
-
-#[derive(Default)]
-struct InboxState {
-    datagrams: VecDeque<(Bytes, Option<usize>)>,
-    bytes: usize,
-    evicted: bool,
-    receiver: Option<Waker>,
-    session: Option<Waker>,
-}
-
-impl Inbox {
-    /// How many nobody will receive any more.
-    fn left(&self) -> usize {
-        lock(&self.0).datagrams.len()
-    }
-
-    /// Whether there was room.
-    fn deliver(&self, payload: Bytes, limit: Option<usize>) -> bool {
-        let mut state = lock(&self.0);
-        if state.datagrams.len() >= INBOX_DATAGRAMS || state.bytes + payload.len() > INBOX_BYTES {
-            return false;
-        }
-        state.bytes += payload.len();
-        state.datagrams.push_back((payload, limit));
-        if let Some(receiver) = state.receiver.take() {
-            receiver.wake();
-        }
-        true
-    }
-
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<(Bytes, Option<usize>)> {
-        let mut state = lock(&self.0);
-        if let Some((payload, limit)) = state.datagrams.pop_front() {
-            state.bytes -= payload.len();
-            Poll::Ready((payload, limit))
-        } else {
-            state.receiver = Some(cx.waker().clone());
-            Poll::Pending
-        }
-    }
-
-    fn evict(&self) {
-        let mut state = lock(&self.0);
-        state.evicted = true;
-        if let Some(session) = state.session.take() {
-            session.wake();
-        }
-    }
-
-    fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.0);
-        if state.evicted {
-            return Poll::Ready(());
-        }
-        if !state.session.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            state.session = Some(cx.waker().clone());
-        }
-        Poll::Pending
+    fn buffered(&self) -> usize {
+        self.buffered.load(Ordering::Relaxed)
     }
 }
 
 /// One peer's side of the socket, as its session sees it.
 struct PeerLink {
-    inbox: Arc<Inbox>,
-    port: Arc<Mutex<Port>>,
-    peer: Peer,
+    mailbox: Arc<Mailbox>,
+    port: Arc<SharedPort>,
     reply_limit: Option<usize>,
 }
 
 impl MessageStream for PeerLink {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        self.inbox.poll_take(cx).map(|(payload, limit)| {
-            self.reply_limit = limit;
-            Ok(Some(payload))
+        self.mailbox.poll_take(cx).map(|letter| {
+            self.reply_limit = letter.reply_limit;
+            Ok(Some(letter.payload))
         })
     }
 
     fn start_send(&mut self, parts: &[&[u8]]) -> Result<()> {
-        lock(&self.port).answer(parts, &self.peer.remote, self.peer.local(), &mut self.reply_limit)
+        let Ends { remote, local } = &self.mailbox.ends;
+        self.port.with(|port| port.answer(parts, remote, local, &mut self.reply_limit))
     }
 
     /// What is taken is the socket's to send. Only when the socket has no room does the session wait for it.
     fn buffered(&self) -> usize {
-        let buffered = lock(&self.port).outbox.buffered();
+        let buffered = self.port.buffered();
         if buffered < WATERMARK { 0 } else { buffered }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        lock(&self.port).outbox.poll_room(cx).map(Ok)
+        self.port.with(|port| port.outbox.poll_room(cx)).map(Ok)
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -359,7 +342,13 @@ impl MessageStream for PeerLink {
     }
 }
 
-/// These locks are never contended: all that takes them runs in the socket's task, but for pushers.
+impl Drop for PeerLink {
+    fn drop(&mut self) {
+        self.mailbox.forget_receiver();
+    }
+}
+
+/// These locks are never contended: all that takes them runs in the socket's task, but for pushers and wakers.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -51,15 +51,17 @@ pub(crate) enum Gathering {
     ForLater,
 }
 
-/// Begins the turn of that session.
+/// Begins the turn of that session, if it is one in which something is gathered.
 #[inline]
-pub(crate) fn take(wire: &WireRef, gathering: Gathering) -> Taking {
-    let whose = if gathering == Gathering::No { 0 } else { wire.id() };
+pub(crate) fn take(wire: &WireRef, gathering: Gathering) -> Option<Taking> {
+    if gathering == Gathering::No {
+        return None;
+    }
     TURN.with_borrow_mut(|turn| {
         let outer = (turn.whose != 0 || turn.later).then(|| std::mem::replace(turn, Turn::of(0)));
-        turn.whose = whose;
+        turn.whose = wire.id();
         turn.later = gathering == Gathering::ForLater;
-        Taking { outer }
+        Some(Taking { outer })
     })
 }
 
@@ -135,6 +137,9 @@ pub(super) enum HandedOver {
 /// turn, unless it is [taken up](take_up) again.
 #[inline]
 pub(super) fn hand_over(whose: usize, wire: &mut Wire) -> HandedOver {
+    if wire.carries_messages() {
+        return HandedOver::NotIts;
+    }
     TURN.with(|turn| {
         let Ok(mut turn) = turn.try_borrow_mut() else { return HandedOver::NotIts };
         if turn.whose != whose {

@@ -309,6 +309,12 @@ impl Wire {
         }
     }
 
+    /// Whether its link takes each message as it is: then nothing is gathered.
+    #[inline]
+    pub(super) fn carries_messages(&self) -> bool {
+        matches!(self.link, Some(WireLink::Messages(_) | WireLink::Shared(_)))
+    }
+
     /// Takes what was gathered in a turn: messages of so many bytes together, which are encoded already.
     #[inline]
     pub(super) fn take_gathered(&mut self, encoded: &mut Vec<u8>, messages: u32, bytes: u64) {

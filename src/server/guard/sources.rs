@@ -68,7 +68,7 @@ impl OwnListeners {
             Address::Ip(source) => listeners
                 .iter()
                 .filter_map(Address::ip)
-                .any(|own| own.port() == source.port() && is_reached_at(own.ip(), source.ip(), to.canonical_ip())),
+                .any(|own| own.port() == source.port() && is_reached_at(own.ip(), source.ip(), to)),
             other => listeners.contains(other),
         }
     }
@@ -77,7 +77,10 @@ impl OwnListeners {
 /// Whether a listener bound to `own` could have sent from `source`. One bound to all addresses sends from each address
 /// of this host: any loopback address, and the one that the datagram in question was sent to. That this host may have
 /// more addresses does not matter: what is sent between two of them is limited like any stranger's.
-fn is_reached_at(own: IpAddr, source: IpAddr, to: Option<IpAddr>) -> bool {
+///
+/// A datagram's port is seldom that of a listener, and this is not inlined lest the compiler prepares for it each time.
+#[inline(never)]
+fn is_reached_at(own: IpAddr, source: IpAddr, to: &Address) -> bool {
     let (own, source) = (own.to_canonical(), source.to_canonical());
     if !own.is_unspecified() {
         return own == source;
@@ -87,7 +90,7 @@ fn is_reached_at(own: IpAddr, source: IpAddr, to: Option<IpAddr>) -> bool {
         // `::` covers both families, unless it was told otherwise; then IPv4 sources merely have one port less.
         _ => true,
     };
-    covered && (source.is_loopback() || Some(source) == to)
+    covered && (source.is_loopback() || Some(source) == to.canonical_ip())
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Datagram sockets: shared sessions, sessions per peer, the bounds of both.
 
+use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use nix::errno::Errno;
 use tokio::io::AsyncReadExt;
 
@@ -382,4 +385,122 @@ async fn a_flood_of_datagrams_leaves_the_reactor_its_turn() {
     far.read_u8().await.unwrap();
     let served = bench.sent().lock().unwrap().len() as u64 + bench.counters().total("datagram.lost");
     assert!(served < 5_000, "{served} datagrams came first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_in_one_batch_is_received_however_much_more_than_the_mailbox_holds_it_is() {
+    let bench = datagrams(Counting).start().await;
+    for _ in 0..1000 {
+        bench.receive(A, b"x");
+    }
+    assert_eq!(bench.answers(A).await.len(), 1000);
+    assert_eq!(bench.counters().total("datagram.lost"), 0);
+}
+
+/// Receives in a future that has a waker of its own, as those of a `FuturesUnordered` have.
+struct Apart;
+
+#[async_trait]
+impl Handler for Apart {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        loop {
+            let mut receiving = std::iter::once(session.recv()).collect::<FuturesUnordered<_>>();
+            let Some(Ok(Some(message))) = receiving.next().await else { return Ok(()) };
+            drop(receiving);
+            session.send(&message).await?;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_a_session_that_has_a_waker_of_its_own_is_woken_by_what_comes() {
+    let bench = datagrams(Apart).start().await;
+    for message in [b"1", b"2", b"3"] {
+        bench.receive(A, message);
+        settle().await;
+    }
+    assert_eq!(bench.answers(A).await, ["1", "2", "3"]);
+}
+
+/// Never waits: it is woken again as soon as it has run.
+struct Restless;
+
+#[async_trait]
+impl Handler for Restless {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        loop {
+            let message = poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                session.poll_recv(cx)
+            });
+            if message.await?.is_none_or(|message| message == "leave") {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_never_waits_holds_up_neither_what_comes_nor_the_other_tasks() {
+    let bench = datagrams(Restless).start().await;
+    bench.receive(A, b"x");
+    bench.receive(B, b"leave");
+    while bench.counters().get("session.closed", "finished") == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Is woken by a thread of its own.
+struct Helped;
+
+#[async_trait]
+impl Handler for Helped {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        while let Some(message) = session.recv().await? {
+            let (give, take) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || give.send(message));
+            session.send(&take.await.unwrap()).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_session_may_be_woken_by_another_thread() {
+    let bench = datagrams(Helped).start().await;
+    for round in 1..=100 {
+        bench.receive(A, b"x");
+        bench.receive(B, b"x");
+        while bench.sent().lock().unwrap().len() < 2 * round {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Says more at once than may wait to leave.
+struct Verbose;
+
+#[async_trait]
+impl Handler for Verbose {
+    async fn serve(&self, session: &mut Session) -> Result<()> {
+        while session.recv().await?.is_some() {
+            for number in 0..100_u32 {
+                session.send(format!("{number:01000}").as_bytes()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_says_more_than_may_wait_to_leave_goes_on_once_it_has_left() {
+    let bench = datagrams(Verbose).start().await;
+    bench.receive(A, b"x");
+    bench.receive(B, b"x");
+    settle().await;
+    for peer in [A, B] {
+        let joined = bench.answers(peer).await.concat();
+        let said: Vec<String> = (0..100).map(|number| format!("{number:01000}")).collect();
+        assert_eq!(joined, said.concat());
+    }
 }

@@ -131,7 +131,11 @@ fn send(
     max_segments: usize,
     Segments { to, from, payload, segment }: Segments<'_>,
 ) -> io::Result<Sent> {
-    let call = |contents, segment_size, src_ip| {
+    let call = |contents, segment_size: Option<usize>, src_ip: Option<IpAddr>| {
+        if segment_size.is_none() && src_ip.is_none() {
+            // The kernel has less to read where there is nothing else to tell it.
+            return Ok(rustix::net::sendto(socket, contents, SendFlags::empty(), &to).map(drop)?);
+        }
         let transmit = quinn_udp::Transmit { destination: to, ecn: None, contents, segment_size, src_ip };
         batches.try_send(socket.into(), &transmit)
     };
