@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -63,7 +63,7 @@ pub(super) fn converse<'a>(
         wire: session.wire().clone(),
         gathers,
         clocks: Clocks::new(limits, begun, session.peer().connected()),
-        conversation: Contained(Some(handler.serve(session))),
+        conversation: Contained::begin(handler, session),
     }
 }
 
@@ -155,10 +155,22 @@ impl Conversing<'_> {
     }
 }
 
-/// A handler's conversation, whose panics stay inside: while it runs, and while what it leaves is dropped.
+/// A handler's conversation, whose panics stay inside: when it begins, while it runs, and while what it leaves is dropped.
 struct Contained<'a>(Option<Conversation<'a>>);
 
-impl Contained<'_> {
+impl<'a> Contained<'a> {
+    /// Where the handler panics before it has made a conversation, that is what its conversation does when it is run.
+    fn begin(handler: &'a dyn Handler, session: &'a mut Session) -> Self {
+        let begin = move || {
+            // Given away, not lent for the time of the call.
+            let session = session;
+            handler.serve(session)
+        };
+        Contained(Some(
+            catch_unwind(AssertUnwindSafe(begin)).unwrap_or_else(|panic| Box::pin(async { resume_unwind(panic) })),
+        ))
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Left> {
         let Some(conversation) = &mut self.0 else { return Poll::Pending };
         // The handler's own state is dropped with the session, so nobody sees what a panic left half done.

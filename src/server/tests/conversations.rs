@@ -8,7 +8,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::scripted::{Knock, connections, settle};
+use super::scripted::{Knock, connections, datagrams, settle};
+use crate::address::Address;
 use crate::error::Result;
 use crate::handler::{Handler, handler_fn, reply_fn};
 use crate::session::Session;
@@ -359,4 +360,36 @@ async fn a_future_that_is_woken_by_itself_hears_that_there_is_room_again() {
         assert_eq!(line.len(), 4096);
         settle().await;
     }
+}
+
+/// Answers all but one, with whom it does not even begin: it fails before it has made a conversation.
+fn moody(unwanted: Address) -> impl Handler {
+    handler_fn(move |session| {
+        assert!(session.peer().remote != unwanted, "it is unwanted");
+        Box::pin(async move {
+            while let Some(message) = session.recv().await? {
+                session.send(&message).await?;
+            }
+            Ok(())
+        })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_before_its_conversation_begins_ends_its_own_session_alone() {
+    let bench = connections(moody(Address::named("unwanted"))).start().await;
+    let mut other = bench.connect();
+    assert_eq!(bench.connect_from("unwanted").rest().await, "");
+    other.send("and you?\n").await;
+    assert_eq!(other.line().await, "and you?");
+    assert_eq!(bench.counters().get("session.closed", "panicked"), 1);
+
+    let (unwanted, other) = ("127.0.0.1:40001", "127.0.0.1:40002");
+    let bench = datagrams(moody(Address::Ip(unwanted.parse().unwrap()))).start().await;
+    for (from, message) in [(other, b"1"), (unwanted, b"2"), (other, b"3")] {
+        bench.receive(from, message);
+        settle().await;
+    }
+    assert_eq!(bench.answers(other).await, ["1", "3"]);
+    assert_eq!(bench.counters().get("session.closed", "panicked"), 1);
 }
