@@ -151,7 +151,7 @@ struct Members<S> {
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
     /// The places of those that have run, and have yet to write what they sent.
-    unsettled: Vec<u32>,
+    unsettled: VecDeque<u32>,
     /// Empty; kept for its memory.
     arrivals: Vec<Arrival>,
 }
@@ -160,14 +160,20 @@ impl<S: Session> Future for Members<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // What there was no budget left to write.
+        self.settle();
         let mut left = AT_ONCE;
         let mut asked = false;
         loop {
-            if self.unsettled.len() >= TOGETHER {
+            if self.unsettled.len() >= TOGETHER || left == 0 || self.woken.is_empty() {
                 self.settle();
             }
-            let Some(place) = self.woken.front().copied() else {
-                self.settle();
+            if left == 0 || !has_budget_remaining() {
+                // This task is woken once the reactor has had its turn.
+                let _ = pin!(yield_now()).poll(cx);
+                return Poll::Pending;
+            }
+            let Some(place) = self.woken.pop_front() else {
                 if asked {
                     // Who is woken from now on wakes this task.
                     return Poll::Pending;
@@ -178,16 +184,9 @@ impl<S: Session> Future for Members<S> {
                 }
                 continue;
             };
-            if left == 0 || !has_budget_remaining() {
-                self.settle();
-                // This task is woken once the reactor has had its turn.
-                let _ = pin!(yield_now()).poll(cx);
-                return Poll::Pending;
-            }
             left -= 1;
-            self.woken.pop_front();
             if self.run(place, Step::Running) {
-                self.unsettled.push(place);
+                self.unsettled.push_back(place);
             }
         }
     }
@@ -195,8 +194,9 @@ impl<S: Session> Future for Members<S> {
 
 impl<S: Session> Members<S> {
     fn new(inbox: Arc<Inbox>, begin: fn(Arrival) -> S) -> Self {
-        let (places, free, spare, unsettled) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Members { inbox, begin, places, free, spare, woken: VecDeque::new(), unsettled, arrivals: Vec::new() }
+        let (places, free, spare, arrivals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (woken, unsettled) = (VecDeque::new(), VecDeque::new());
+        Members { inbox, begin, places, free, spare, woken, unsettled, arrivals }
     }
 
     /// Whether all is over.
@@ -259,14 +259,15 @@ impl<S: Session> Members<S> {
         again
     }
 
-    /// Lets those that have run write what they sent.
+    /// Lets those that have run write what they sent. Where one of them has used up the budget nobody could write: the rest
+    /// wait for the next turn, in which they come first.
     fn settle(&mut self) {
         round::begin_to_settle();
-        let mut unsettled = std::mem::take(&mut self.unsettled);
-        for place in unsettled.drain(..) {
+        while has_budget_remaining()
+            && let Some(place) = self.unsettled.pop_front()
+        {
             self.run(place, Step::Settling);
         }
-        self.unsettled = unsettled;
     }
 
     /// Lets go of the session in that place. Its memory is not given back to be asked for anew by the next: where sessions

@@ -1,5 +1,6 @@
 //! Sessions that share a task: none of them takes the others' turn, and each ends alone.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio::task::coop::has_budget_remaining;
 use tokio::task::{consume_budget, yield_now};
 
 use super::scripted::{Bench, Client, connections, settle};
@@ -171,6 +173,44 @@ async fn sixteen_handlers_run_before_what_the_first_of_them_sent_is_written_and_
     }
     let expected: Vec<_> = (0..40).map(|write| (write / 16 * 16 + 16).min(40)).collect();
     assert_eq!(*log.writes.lock().unwrap(), expected);
+}
+
+/// Uses up the crew's budget when it is told to, once for each message, and counts how often any handler is run.
+fn hungry(runs: Arc<AtomicUsize>) -> impl Handler {
+    handler_fn(move |session| {
+        let runs = runs.clone();
+        Box::pin(async move {
+            loop {
+                let message = poll_fn(|cx| {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    session.poll_recv(cx)
+                });
+                let Some(message) = message.await? else { return Ok(()) };
+                session.send(&message).await?;
+                while message == "work" && has_budget_remaining() {
+                    consume_budget().await;
+                }
+            }
+        })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_the_budget_was_used_up_is_written_before_anybody_runs_again() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let bench = connections(hungry(runs.clone())).start().await;
+    let mut clients: Vec<_> = (0..4).map(|_| bench.connect()).collect();
+    settle().await;
+    runs.store(0, Ordering::Relaxed);
+    for (index, client) in clients.iter_mut().enumerate() {
+        client.send(if index == 3 { "work\n" } else { "x\n" }).await;
+    }
+    for client in &mut clients[..3] {
+        assert_eq!(client.line().await, "x");
+    }
+    settle().await;
+    // Each for its message and to wait for the next, and once more after the work.
+    assert_eq!(runs.load(Ordering::Relaxed), 9);
 }
 
 /// Fails at the beginning of a session with one whose name says so: that is no handler's panic.
