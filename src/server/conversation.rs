@@ -57,14 +57,11 @@ pub(super) fn converse<'a>(
     watchman: &'a Watchman,
     begun: Moment,
 ) -> Conversing<'a> {
-    let gathers = session.wire().lock().lets_gather();
-    Conversing {
-        watch: watchman.watch(),
-        wire: session.wire().clone(),
-        gathers,
-        clocks: Clocks::new(limits, begun, session.peer().connected()),
-        conversation: Contained::begin(handler, session),
-    }
+    let (wire, connected) = (session.wire().clone(), session.peer().connected());
+    let conversation = Contained::begin(handler, session);
+    // Asked when the conversation is made: whoever made it may have let others push.
+    let gathers = wire.lock().lets_gather();
+    Conversing { watch: watchman.watch(), wire, gathers, clocks: Clocks::new(limits, begun, connected), conversation }
 }
 
 /// A conversation under its clocks. It is much of what an idle connection costs, so it is written out: an async block

@@ -205,6 +205,13 @@ impl Table {
         if self.deadlines.len() > 2 * self.awaited + GIVEN_UP {
             let places = &self.places;
             self.deadlines.retain(|Reverse((at, place))| places[*place as usize].deadline == *at);
+            if self.deadlines.len() > self.awaited {
+                // Those that were given up and asked for again, as that of a session that may last for so long in all.
+                let mut left = std::mem::take(&mut self.deadlines).into_vec();
+                left.sort_unstable();
+                left.dedup();
+                self.deadlines = left.into();
+            }
         }
     }
 
@@ -379,6 +386,27 @@ mod tests {
         drop(lasting);
         let mut table = watchman.table();
         assert_eq!((table.first(), table.awaited), (None, 0));
+    }
+
+    /// Otherwise the table is looked through for what was given up each time that a deadline is asked for, in vain.
+    #[tokio::test]
+    async fn a_deadline_that_is_asked_for_again_and_again_does_not_fill_the_table() {
+        let watchman = Watchman::new(Era::begin());
+        let cx = Context::from_waker(Waker::noop());
+        let [near, far] = [1, 100].map(|time| watchman.now().after(seconds(time)));
+        let mut watches: Vec<_> = (0..100).map(|_| watchman.watch()).collect();
+        let mut least = usize::MAX;
+        for round in 0..8 {
+            for watch in &mut watches {
+                watch.phase(&cx);
+                watch.wake_at(near);
+                watch.wake_at(far);
+                if round > 4 {
+                    least = least.min(watchman.table().deadlines.len());
+                }
+            }
+        }
+        assert!(least <= watches.len() + 2, "{least} deadlines");
     }
 
     #[tokio::test]

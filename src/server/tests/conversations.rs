@@ -393,3 +393,17 @@ async fn a_handler_that_panics_before_its_conversation_begins_ends_its_own_sessi
     assert_eq!(bench.answers(other).await, ["1", "3"]);
     assert_eq!(bench.counters().get("session.closed", "panicked"), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_keeps_its_order_among_what_is_pushed_also_where_the_pusher_came_before_the_conversation() {
+    let pushes = handler_fn(|session| {
+        let pusher = session.pusher();
+        Box::pin(async move {
+            session.send(b"sent").await?;
+            pusher.try_push(&[b"pushed"]).unwrap();
+            session.send(b"sent again").await
+        })
+    });
+    let bench = connections(pushes).start().await;
+    assert_eq!(bench.connect().rest().await, "sent\npushed\nsent again\n");
+}
