@@ -84,7 +84,7 @@ impl Future for Conversing<'_> {
         let this = self.get_mut();
         let step = round::step();
         if step == Step::Settling
-            && let Some(ending) = ready!(this.settle(cx, None))
+            && let Some(ending) = ready!(this.settle(cx, None, true))
         {
             return Poll::Ready(ending);
         }
@@ -122,7 +122,7 @@ impl Future for Conversing<'_> {
                 let wire = this.wire.lock_settled();
                 return Poll::Ready(left.ending(this.clocks.ending, &wire));
             }
-            if let Some(ending) = ready!(this.settle(cx, turn)) {
+            if let Some(ending) = ready!(this.settle(cx, turn, false)) {
                 return Poll::Ready(ending);
             }
         }
@@ -131,12 +131,16 @@ impl Future for Conversing<'_> {
 
 impl Conversing<'_> {
     /// What is done when the handler waits: writing, and a look at the clocks. Ready with an ending, or with none where the
-    /// handler is to be asked once more.
-    fn settle(&mut self, cx: &mut Context<'_>, turn: Option<Taking>) -> Poll<Option<Ending>> {
+    /// handler is to be asked once more. If it is `later`, nobody has told the handler of a failure yet.
+    fn settle(&mut self, cx: &mut Context<'_>, turn: Option<Taking>, later: bool) -> Poll<Option<Ending>> {
         let mut wire = self.wire.lock_settled();
         drop(turn);
         wire.set_driver(cx.waker());
         if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
+            if later {
+                // What it waits for gives it the same error.
+                return Poll::Ready(None);
+            }
             return Poll::Ready(Some(Ending::of_error(&error, wire.is_broken())));
         }
         self.gathers = wire.lets_gather();

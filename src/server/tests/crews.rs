@@ -106,6 +106,8 @@ async fn all_of_more_sessions_than_run_at_once_are_answered() {
 #[derive(Clone, Default)]
 struct Log {
     run: Arc<AtomicUsize>,
+    /// Whether writing fails.
+    fails: bool,
     writes: Arc<Mutex<Vec<usize>>>,
 }
 
@@ -138,6 +140,9 @@ impl AsyncRead for Logged {
 
 impl AsyncWrite for Logged {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.log.fails {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let written = Pin::new(&mut *self.io).poll_write(cx, bytes);
         if written.is_ready() {
             self.log.writes.lock().unwrap().push(self.log.run.load(Ordering::Relaxed));
@@ -173,6 +178,33 @@ async fn sixteen_handlers_run_before_what_the_first_of_them_sent_is_written_and_
     }
     let expected: Vec<_> = (0..40).map(|write| (write / 16 * 16 + 16).min(40)).collect();
     assert_eq!(*log.writes.lock().unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_waits_for_a_message_is_told_that_its_answer_could_not_be_written() {
+    let told = Arc::new(Mutex::new(None));
+    let tell = told.clone();
+    let handler = handler_fn(move |session| {
+        let tell = tell.clone();
+        Box::pin(async move {
+            loop {
+                match session.recv().await {
+                    Ok(Some(message)) => session.send(&message).await?,
+                    Ok(None) => return Ok(()),
+                    Err(error) => {
+                        *tell.lock().unwrap() = Some(error.to_string());
+                        return Err(error);
+                    }
+                }
+            }
+        })
+    });
+    let bench = connections(handler).layer(Log { fails: true, ..Log::default() }).start().await;
+    let mut client = bench.connect();
+    client.send("x\n").await;
+    assert_eq!(client.rest().await, "");
+    assert!(told.lock().unwrap().as_ref().is_some_and(|error| error.contains("broken pipe")), "{told:?}");
+    assert_eq!(bench.counters().get("session.closed", "disconnected"), 1);
 }
 
 /// Uses up the crew's budget when it is told to, once for each message, and counts how often any handler is run.
