@@ -231,9 +231,7 @@ impl Table {
                 })
                 .await
             };
-            let listening = record.end(&ending);
-            drop(permit);
-            listening.hub.session_ended.notify_one();
+            record.end(&ending).give_back(permit);
         });
         self.known.insert(mailbox.clone());
         // A peer is spared once it was heard a second time: sources that speak once displace one another.
