@@ -231,11 +231,12 @@ async fn a_host_that_does_not_exist_is_unreachable_and_costs_the_listener_nothin
 
 #[tokio::test]
 async fn a_client_is_answered_though_a_listener_for_connections_has_the_same_port() {
-    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let port = client.local_addr().unwrap().port();
+    // An address of this test's own, so that no other's connection has the port that the client is given.
+    let client = UdpSocket::bind("127.83.0.1:0").await.unwrap();
+    let own = client.local_addr().unwrap();
     let registry = Registry::builtin();
     let service = |endpoint: &str| registry.service(&endpoint.parse().unwrap(), "echo").unwrap();
-    let server = Server::new().serve(service(&format!("tcp://127.0.0.1:{port}"))).serve(service("udp://127.0.0.1:0"));
+    let server = Server::new().serve(service(&format!("tcp://{own}"))).serve(service("udp://127.83.0.1:0"));
     let bound = server.bind().await.unwrap();
     let responder = bound.listeners()[1].address.ip().unwrap();
     let _running = bound.start();
