@@ -24,7 +24,11 @@ impl Output {
     /// Takes a message of `size` bytes, given in parts.
     #[inline]
     pub(super) fn start_send(&mut self, framing: &dyn Framing, parts: &[&[u8]], size: usize) -> Result<()> {
-        append(framing, parts, size, &mut self.unwritten.get_or_insert_with(buffers::take_output).0)
+        let appended = append(framing, parts, size, &mut self.unwritten.get_or_insert_with(buffers::take_output).0);
+        if appended.is_err() {
+            self.let_go();
+        }
+        appended
     }
 
     /// Takes messages that are encoded already, and leaves an empty buffer for the next.
@@ -58,12 +62,17 @@ impl Output {
                 }
             }
         }
-        if let Some(written) = self.unwritten.take() {
-            buffers::give_output(written);
-        }
+        self.let_go();
         let flushed = Pin::new(io).poll_flush(cx);
         self.unflushed = flushed.is_pending();
         flushed.map_err(Into::into)
+    }
+
+    /// Gives the buffer back if nothing is in it.
+    fn let_go(&mut self) {
+        if let Some(empty) = self.unwritten.take_if(|lent| lent.0.is_empty()) {
+            buffers::give_output(empty);
+        }
     }
 
     /// Writes what waits, then half-closes.
@@ -94,5 +103,21 @@ fn make_room(size: usize, output: &mut Vec<u8>) {
         // At once to what a peer that does not read may hold: growing step by step leaves each step behind as a hole in the
         // heap, which costs as much again. Memory that is never written to costs nothing.
         output.reserve((size + SLACK).max(WATERMARK + WATERMARK / 2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framings::lines::Lines;
+
+    #[test]
+    fn a_message_that_the_framing_refuses_leaves_no_buffer_behind_and_takes_none_away() {
+        let (lines, mut output) = (Lines { longest: 10 }, Output::default());
+        assert!(output.start_send(&lines, &[b"a\nb"], 3).is_err());
+        assert!(output.unwritten.is_none());
+        output.start_send(&lines, &[b"a"], 1).unwrap();
+        assert!(output.start_send(&lines, &[b"a\nb"], 3).is_err());
+        assert_eq!(output.buffered(), 2);
     }
 }
