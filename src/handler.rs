@@ -124,11 +124,7 @@ where
     R: AsRef<[u8]> + Send,
 {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        while let Some(mut exchange) = session.exchange().await? {
-            let reply = (self.0)(exchange.message());
-            exchange.send(reply.as_ref()).await?;
-        }
-        Ok(())
+        session.answer(|exchange| exchange.reply(&[(self.0)(exchange.message()).as_ref()])).await
     }
 
     fn sessions(&self) -> Sessions {

@@ -2,7 +2,7 @@
 //!
 //! It owns what every handler would otherwise repeat, each in a file of its own: framing (`input`, `output`), buffers
 //! that an idle conversation does not hold (`buffers`), backpressure and half-close (`wire`), unprompted messages
-//! (`pusher`), and what a handler sends in one turn (`turn`).
+//! (`pusher`), what a handler sends in one turn (`turn`), and a loop for those that only answer (`exchange`).
 //!
 //! # When is it written?
 //! [`send`](Session::send) takes the message into a buffer. The buffer is written when the handler waits, for the next
@@ -15,6 +15,7 @@
 //! server drains. The handler may still send; when it returns, what it sent is flushed and the conversation closed.
 
 mod buffers;
+mod exchange;
 mod framed;
 mod inbound;
 mod input;
@@ -36,6 +37,7 @@ use crate::event::Totals;
 use crate::framing::Framing;
 use crate::link::{Link, Opened, Peer};
 
+pub use exchange::Exchange;
 pub use framed::Framed;
 use inbound::{Inbound, Source};
 use input::Input;
@@ -110,39 +112,10 @@ impl Session {
         poll_fn(|cx| self.poll_recv(cx))
     }
 
-    /// As [`recv`](Self::recv), for a handler that looks at each message, answers it and is done with it: the message is lent
-    /// where it was received, with the means to answer it. It costs neither a copy nor a count of who keeps it.
-    ///
-    /// ```
-    /// # use greetd::{Result, Session};
-    /// # async fn serve(session: &mut Session) -> Result<()> {
-    /// while let Some(mut exchange) = session.exchange().await? {
-    ///     exchange.send_parts(&[b"Hello ", exchange.message()]).await?;
-    /// }
-    /// # Ok(()) }
-    /// ```
-    #[inline]
-    pub fn exchange(&mut self) -> impl Future<Output = Result<Option<Exchange<'_>>>> + Send {
-        // Written out: an `async fn` costs a handler that only answers as much again as what it does here.
-        let mut waiting = Some(self);
-        poll_fn(move |cx| {
-            let Some(session) = waiting.take() else { return Poll::Pending };
-            match session.inbound.poll_next(&session.wire, cx) {
-                Poll::Ready(Ok(true)) => Poll::Ready(Ok(Some(Exchange { session }))),
-                Poll::Ready(Ok(false)) => Poll::Ready(Ok(None)),
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    waiting = Some(session);
-                    Poll::Pending
-                }
-            }
-        })
-    }
-
     /// [`recv`](Self::recv) for poll-based code.
     #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        self.inbound.poll_next(&self.wire, cx).map_ok(|came| came.then(|| self.inbound.source.take()))
+        self.inbound.poll_next(&self.wire, cx).map_ok(|came| came.then(|| self.inbound.take()))
     }
 
     /// How many bytes may still be sent in answer to the last message; none where there is no such limit.
@@ -171,29 +144,20 @@ impl Session {
     /// [`send_parts`](Self::send_parts) for poll-based code: nothing is taken unless it is ready.
     #[inline]
     pub fn poll_send(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
-        self.poll_answer(cx, parts)
-    }
-
-    /// Sends to whoever sent the last message. Within the session's own turn that needs no look at the wire.
-    #[inline]
-    fn poll_answer(&self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
+        // Within the session's own turn that needs no look at the wire.
         if let Some(framing) = self.wire.framing()
-            && let Some(taken) = turn::send(&self.wire, framing, parts)
+            && let Some(mut gathered) = turn::gather(self.wire.id())
         {
-            return Poll::Ready(taken);
+            return Poll::Ready(gathered.send(framing, parts));
         }
-        self.poll_answer_on_wire(cx, parts)
+        self.poll_send_on_wire(cx, parts)
     }
 
     #[inline(never)]
-    fn poll_answer_on_wire(&self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
-        let (whose, framing) = (self.wire.id(), self.wire.framing());
-        let mut wire = self.wire.lock();
-        let is_turn = turn::hand_over(whose, &mut wire) != turn::HandedOver::NotIts;
-        let sent = wire.poll_send(cx, parts, self.peer(), framing);
-        if is_turn && wire.lets_gather() {
-            turn::take_up(whose);
-        }
+    fn poll_send_on_wire(&self, cx: &mut Context<'_>, parts: &[&[u8]]) -> Poll<Result<()>> {
+        let mut wire = self.wire.lock_settled();
+        let sent = wire.poll_send(cx, parts, self.peer(), self.wire.framing());
+        turn::take_up(self.wire.id(), &wire);
         sent
     }
 
@@ -247,47 +211,6 @@ impl Drop for Session {
     }
 }
 
-/// A message that was received, and the means to answer whoever sent it; see [`Session::exchange`].
-pub struct Exchange<'a> {
-    session: &'a Session,
-}
-
-impl<'a> Exchange<'a> {
-    /// The message.
-    #[inline]
-    pub fn message(&self) -> &'a [u8] {
-        self.session.inbound.source.message()
-    }
-
-    /// Who sent it.
-    #[inline]
-    pub fn peer(&self) -> &'a Peer {
-        self.session.peer()
-    }
-
-    /// As [`Session::send`].
-    #[inline]
-    pub fn send(&mut self, message: &[u8]) -> impl Future<Output = Result<()>> + Send {
-        let session = self.session;
-        poll_fn(move |cx| session.poll_answer(cx, &[message]))
-    }
-
-    /// As [`Session::send_parts`].
-    #[inline]
-    pub fn send_parts(&mut self, parts: &[&[u8]]) -> impl Future<Output = Result<()>> + Send {
-        let session = self.session;
-        poll_fn(move |cx| session.poll_answer(cx, parts))
-    }
-
-    /// Sends the message back, with that before it. What an idle session remembers of how it would answer is less than with
-    /// [`send_parts`](Self::send_parts).
-    #[inline]
-    pub fn send_back(self, before: &[u8]) -> impl Future<Output = Result<()>> + Send {
-        let session = self.session;
-        poll_fn(move |cx| session.poll_answer(cx, &[before, session.inbound.source.message()]))
-    }
-}
-
 /// The receiving direction of a session; see [`Session::split`].
 pub struct Receiving<'a> {
     wire: &'a WireRef,
@@ -298,7 +221,7 @@ impl Receiving<'_> {
     /// As [`Session::recv`].
     pub async fn recv(&mut self) -> Result<Option<Bytes>> {
         let came = poll_fn(|cx| self.inbound.poll_next(self.wire, cx)).await?;
-        Ok(came.then(|| self.inbound.source.take()))
+        Ok(came.then(|| self.inbound.take()))
     }
 }
 

@@ -50,21 +50,31 @@ impl Settings {
 }
 
 impl Framing for Lines {
+    #[inline]
     fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
         let from = (*searched).min(input.len());
-        if let Some(found) = framing::find(b'\n', &input[from..]) {
-            let end = from + found;
-            let size = without_return(&input[..end]);
-            if size > self.longest {
-                return Err(self.too_long());
-            }
-            return Ok(Some(Frame::new(0..size, end + 1)));
-        }
-        if without_return(input) > self.longest {
+        let Some(found) = framing::find(b'\n', &input[from..]) else { return self.not_ended(input, searched) };
+        let end = from + found;
+        let size = without_return(&input[..end]);
+        if size > self.longest {
             return Err(self.too_long());
         }
-        *searched = input.len();
-        Ok(None)
+        Ok(Some(Frame::new(0..size, end + 1)))
+    }
+
+    fn decode_many(&self, input: &[u8], searched: &mut usize, frames: &mut Vec<Frame>, most: usize) {
+        let mut start = 0;
+        let from = (*searched).min(input.len());
+        for found in memchr::memchr_iter(b'\n', &input[from..]) {
+            let line = &input[start..from + found];
+            let size = without_return(line);
+            if size > self.longest || frames.len() >= most {
+                return;
+            }
+            let taken = line.len() + 1;
+            frames.push(Frame::new(0..size, taken));
+            (start, *searched) = (start + taken, 0);
+        }
     }
 
     fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
@@ -81,7 +91,7 @@ impl Framing for Lines {
         let start = output.len();
         framing::append(parts, output);
         let message = &output[start..];
-        if framing::find(b'\n', message).is_some() {
+        if framing::contains(b'\n', message) {
             output.truncate(start);
             return Err(FramingError::Unencodable { framing: "lines", reason: "it holds a line feed" });
         }
@@ -94,6 +104,16 @@ impl Framing for Lines {
 }
 
 impl Lines {
+    #[inline(never)]
+    fn not_ended(self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError> {
+        if without_return(input) > self.longest {
+            return Err(self.too_long());
+        }
+        *searched = input.len();
+        Ok(None)
+    }
+
+    #[cold]
     fn too_long(self) -> FramingError {
         FramingError::TooLong { size: self.longest.saturating_add(1), limit: self.longest }
     }

@@ -13,8 +13,7 @@ pub struct Discard;
 #[async_trait]
 impl Handler for Discard {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        while session.exchange().await?.is_some() {}
-        Ok(())
+        session.answer(|_| Ok(())).await
     }
 
     fn sessions(&self) -> Sessions {

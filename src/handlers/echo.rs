@@ -13,10 +13,7 @@ pub struct Echo;
 #[async_trait]
 impl Handler for Echo {
     async fn serve(&self, session: &mut Session) -> Result<()> {
-        while let Some(mut exchange) = session.exchange().await? {
-            exchange.send(exchange.message()).await?;
-        }
-        Ok(())
+        session.answer(|exchange| exchange.reply(&[exchange.message()])).await
     }
 
     fn sessions(&self) -> Sessions {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::handler::{Handler, Needs, Sessions};
 use crate::options::OptionDoc;
-use crate::session::Session;
+use crate::session::{Exchange, Session};
 
 /// Greets: `welcome` when a peer connects, `Hello X` for each X, until `exit`; on datagrams `Hello,X`.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,17 +70,16 @@ impl Handler for Hello {
         if session.peer().connected() && !self.welcome.is_empty() {
             session.send(self.welcome.as_bytes()).await?;
         }
-        loop {
-            // Not `while let`, which would hold what was received a second time, in every idle connection.
-            let Some(exchange) = session.exchange().await? else { return Ok(()) };
-            // Asked anew each time, as below: what is kept while the next message is awaited, each idle connection keeps.
+        let answer = |exchange: &mut Exchange<'_>| {
             let connected = exchange.peer().connected();
             if connected && exchange.message() == self.exit.as_bytes() {
+                exchange.end();
                 return Ok(());
             }
             let before = if connected { &self.on_connections } else { &self.on_datagrams };
-            exchange.send_back(before.as_bytes()).await?;
-        }
+            exchange.reply(&[before.as_bytes(), exchange.message()])
+        };
+        session.answer(answer).await
     }
 
     fn sessions(&self) -> Sessions {

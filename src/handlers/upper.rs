@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::handler::{Handler, Needs, Sessions};
 use crate::options::OptionDoc;
-use crate::session::Session;
+use crate::session::{Exchange, Session};
 
 /// Sends each message back in capitals; what is no text passes byte for byte.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -32,7 +32,7 @@ pub const OPTIONS: &[OptionDoc] = &[OptionDoc {
 impl Handler for Upper {
     async fn serve(&self, session: &mut Session) -> Result<()> {
         let mut reply = Vec::new();
-        while let Some(mut exchange) = session.exchange().await? {
+        let answer = |exchange: &mut Exchange<'_>| {
             reply.clear();
             if self.unicode {
                 capitals(exchange.message(), &mut reply);
@@ -40,9 +40,9 @@ impl Handler for Upper {
                 reply.extend_from_slice(exchange.message());
                 reply.make_ascii_uppercase();
             }
-            exchange.send(&reply).await?;
-        }
-        Ok(())
+            exchange.reply(&[&reply])
+        };
+        session.answer(answer).await
     }
 
     fn sessions(&self) -> Sessions {

@@ -65,17 +65,21 @@ impl Inbound {
     )]
     #[inline(always)]
     pub(super) fn poll_next(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        if let (Source::Stream(input), Some(framing)) = (&mut self.source, wire.framing()) {
-            match input.next(framing) {
-                Ok(true) => {
-                    self.received.count(input.message());
-                    return Poll::Ready(Ok(true));
-                }
-                Ok(false) => {}
-                Err(error) => return Poll::Ready(Err(self.refuse(wire, error))),
-            }
+        match self.next_read(wire) {
+            Ok(false) => self.poll_wire(wire, cx),
+            read => Poll::Ready(read),
         }
-        self.poll_wire(wire, cx)
+    }
+
+    /// Whether there is a next message in what is read already.
+    #[expect(clippy::inline_always, reason = "as above")]
+    #[inline(always)]
+    pub(super) fn next_read(&mut self, wire: &WireRef) -> Result<bool> {
+        let (Source::Stream(input), Some(framing)) = (&mut self.source, wire.framing()) else { return Ok(false) };
+        match input.next(framing) {
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.refuse(wire, error)),
+        }
     }
 
     #[inline(never)]
@@ -88,6 +92,22 @@ impl Inbound {
             self.source.clear();
         }
         polled
+    }
+
+    /// The message that was received last, which counts from now on, and who sent it.
+    #[inline]
+    pub(super) fn message(&mut self) -> (&[u8], &Peer) {
+        let message = self.source.message();
+        self.received.count(message);
+        (message, &self.peer)
+    }
+
+    /// As [`message`](Self::message), to be kept.
+    #[inline]
+    pub(super) fn take(&mut self) -> Bytes {
+        let message = self.source.take();
+        self.received.count(&message);
+        message
     }
 
     /// Nothing more is made of bytes that broke the framing.

@@ -13,6 +13,9 @@ use crate::error::Result;
 use crate::framing::{Frame, Framing, FramingError};
 use crate::link::ByteStream;
 
+/// How many messages are looked for at once.
+const TOGETHER: usize = 16;
+
 /// The receiving half of a framed stream. Between messages it holds nothing.
 #[derive(Default)]
 pub(super) struct Input {
@@ -35,7 +38,9 @@ pub(super) struct Reading {
     message: Range<usize>,
     /// What was made of it, where it was escaped.
     made: Option<Bytes>,
-    /// How far what follows it was searched for an end already; see [`Framing::decode`].
+    /// Those that were found behind it, the last one first.
+    found: Vec<Frame>,
+    /// How far what follows them was searched for an end already; see [`Framing::decode`].
     searched: usize,
     /// The most that `unread` has held: its memory, of which it knows no more than what lies behind its front.
     most: usize,
@@ -133,10 +138,21 @@ impl Input {
 impl Reading {
     #[inline]
     fn next(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
-        if self.rest == self.unread.len() {
-            return Ok(false);
+        match self.found.pop() {
+            Some(frame) => self.keep(framing, frame).map(|()| true),
+            None if self.rest == self.unread.len() => Ok(false),
+            None => self.find(framing),
         }
-        match framing.decode(&self.unread[self.rest..], &mut self.searched)? {
+    }
+
+    /// Looks for messages in what is left. What cannot be one is found out when its turn comes.
+    #[inline(never)]
+    fn find(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
+        let rest = &self.unread[self.rest..];
+        framing.decode_many(rest, &mut self.searched, &mut self.found, TOGETHER);
+        self.found.reverse();
+        let first = self.found.pop();
+        match first.map_or_else(|| framing.decode(rest, &mut self.searched), |first| Ok(Some(first)))? {
             Some(frame) => self.keep(framing, frame).map(|()| true),
             None => Ok(false),
         }
@@ -155,7 +171,6 @@ impl Reading {
             let reason = "it finds messages that take nothing of the input";
             return Err(FramingError::Malformed { framing: "what the framing takes", reason });
         }
-        self.searched = 0;
         self.message = self.rest + frame.start..self.rest + frame.end;
         self.rest += frame.taken;
         if frame.escaped || self.made.is_some() {
@@ -210,7 +225,7 @@ impl Reading {
         let left = self.unread.len();
         if left > 0 && self.capacity() > 4 * left {
             self.unread = BytesMut::from(&self.unread[..]);
-            self.most = left;
+            (self.most, self.found) = (left, Vec::new());
         }
         left == 0
     }

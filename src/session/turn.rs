@@ -15,13 +15,15 @@ use crate::error::Result;
 use crate::framing::{self, Framing};
 
 thread_local! {
-    static TURN: RefCell<Turn> = const { RefCell::new(Turn::of(0)) };
+    static TURN: RefCell<Turn> = const { RefCell::new(Turn::of(0, false)) };
 }
 
 /// The turn that is taken on this thread.
 struct Turn {
     /// Whose it is, by [`WireRef::id`]; nobody's where it is 0.
     whose: usize,
+    /// Whether what is sent is gathered, rather than the wire asked.
+    gathers: bool,
     /// Whether what was sent may be written when the turn is over.
     later: bool,
     gathered: Vec<u8>,
@@ -30,8 +32,8 @@ struct Turn {
 }
 
 impl Turn {
-    const fn of(whose: usize) -> Self {
-        Turn { whose, later: false, gathered: Vec::new(), messages: 0, bytes: 0 }
+    const fn of(whose: usize, later: bool) -> Self {
+        Turn { whose, gathers: true, later, gathered: Vec::new(), messages: 0, bytes: 0 }
     }
 }
 
@@ -58,9 +60,8 @@ pub(crate) fn take(wire: &WireRef, gathering: Gathering) -> Option<Taking> {
         return None;
     }
     TURN.with_borrow_mut(|turn| {
-        let outer = (turn.whose != 0 || turn.later).then(|| std::mem::replace(turn, Turn::of(0)));
-        turn.whose = wire.id();
-        turn.later = gathering == Gathering::ForLater;
+        let outer = (turn.whose != 0).then(|| std::mem::replace(turn, Turn::of(0, false)));
+        (turn.whose, turn.gathers, turn.later) = (wire.id(), true, gathering == Gathering::ForLater);
         Some(Taking { outer })
     })
 }
@@ -68,7 +69,7 @@ pub(crate) fn take(wire: &WireRef, gathering: Gathering) -> Option<Taking> {
 /// Whether the handler whose turn it is waits for a message, and what it sent is in the wire's hands and yet to be written.
 #[inline]
 pub(crate) fn is_for_later() -> bool {
-    TURN.with_borrow(|turn| turn.later && turn.whose == 0)
+    TURN.with_borrow(|turn| turn.later && !turn.gathers)
 }
 
 impl Drop for Taking {
@@ -87,38 +88,61 @@ impl Drop for Taking {
     }
 }
 
-/// Takes a message, where it is the turn of that session and there is room.
+/// What was sent so far, taken out of the turn of that session by whoever sends, where there is room. It is back when this is
+/// dropped.
 #[inline]
-pub(super) fn send(wire: &WireRef, framing: &dyn Framing, parts: &[&[u8]]) -> Option<Result<()>> {
-    TURN.with(|turn| {
-        // A framing is others' code: one that itself sends finds the turn taken, and goes by the wire.
-        let turn = &mut *turn.try_borrow_mut().ok()?;
-        if turn.whose != wire.id() || turn.gathered.len() >= WATERMARK {
+pub(super) fn gather(whose: usize) -> Option<Gathered> {
+    TURN.with_borrow_mut(|turn| {
+        if turn.whose != whose || !turn.gathers || turn.gathered.len() >= WATERMARK {
             return None;
         }
-        let size = framing::length(parts);
-        let mut adding = Adding { whole: turn.gathered.len(), gathered: &mut turn.gathered };
-        if let Err(error) = output::append(framing, parts, size, adding.gathered) {
-            return Some(Err(error));
-        }
-        adding.whole = adding.gathered.len();
-        turn.messages += 1;
-        turn.bytes += size as u64;
-        Some(Ok(()))
+        let bytes = std::mem::take(&mut turn.gathered);
+        Some(Gathered { whose, whole: bytes.len(), bytes, count: 0, size: 0 })
     })
 }
 
-/// A message that is added. What a framing leaves behind when it fails or panics is no message.
-struct Adding<'a> {
-    gathered: &'a mut Vec<u8>,
-    /// How many bytes of it are whole messages.
+/// See [`gather`]. While it is out the thread's turn can be asked: a framing is others' code, and may itself send elsewhere.
+pub(super) struct Gathered {
+    whose: usize,
+    bytes: Vec<u8>,
+    /// How many of the bytes are whole messages. What a framing leaves behind when it fails or panics is none.
     whole: usize,
+    /// The messages that were added, and their size.
+    count: u32,
+    size: u64,
 }
 
-impl Drop for Adding<'_> {
+impl Gathered {
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.whole < WATERMARK
+    }
+
+    #[inline]
+    pub(super) fn send(&mut self, framing: &dyn Framing, parts: &[&[u8]]) -> Result<()> {
+        let size = framing::length(parts);
+        if let Err(error) = output::append(framing, parts, size, &mut self.bytes) {
+            self.bytes.truncate(self.whole);
+            return Err(error);
+        }
+        self.whole = self.bytes.len();
+        self.count += 1;
+        self.size += size as u64;
+        Ok(())
+    }
+}
+
+impl Drop for Gathered {
     #[inline]
     fn drop(&mut self) {
-        self.gathered.truncate(self.whole);
+        self.bytes.truncate(self.whole);
+        TURN.with_borrow_mut(|turn| {
+            if turn.whose == self.whose {
+                turn.gathered = std::mem::take(&mut self.bytes);
+                turn.messages += self.count;
+                turn.bytes += self.size;
+            }
+        });
     }
 }
 
@@ -137,25 +161,24 @@ pub(super) enum HandedOver {
 /// turn, unless it is [taken up](take_up) again.
 #[inline]
 pub(super) fn hand_over(whose: usize, wire: &mut Wire) -> HandedOver {
-    if wire.carries_messages() {
-        return HandedOver::NotIts;
-    }
-    TURN.with(|turn| {
-        let Ok(mut turn) = turn.try_borrow_mut() else { return HandedOver::NotIts };
+    TURN.with_borrow_mut(|turn| {
         if turn.whose != whose {
             return HandedOver::NotIts;
         }
-        turn.whose = 0;
+        turn.gathers = false;
         if turn.messages > 0 {
-            let (messages, bytes) = (turn.messages, turn.bytes);
-            wire.take_gathered(&mut turn.gathered, messages, bytes);
+            wire.take_gathered(&mut turn.gathered, turn.messages, turn.bytes);
             (turn.messages, turn.bytes) = (0, 0);
         }
         if turn.later { HandedOver::ForLater } else { HandedOver::ToWrite }
     })
 }
 
-/// Goes on with a turn that was handed over.
-pub(super) fn take_up(whose: usize) {
-    TURN.with_borrow_mut(|turn| turn.whose = whose);
+/// Goes on gathering in a turn of that session that was handed over, where the wire lets it.
+pub(super) fn take_up(whose: usize, wire: &Wire) {
+    TURN.with_borrow_mut(|turn| {
+        if turn.whose == whose {
+            turn.gathers = wire.lets_gather();
+        }
+    });
 }

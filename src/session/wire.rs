@@ -157,10 +157,7 @@ impl Wire {
                 self.receiving = false;
                 self.looks = if self.ending { LOOKS_AT_SENDING } else { LOOKS };
                 match &received {
-                    Ok(true) => {
-                        self.totals.messages_in += 1;
-                        self.totals.bytes_in += source.message().len() as u64;
-                    }
+                    Ok(true) => {}
                     Ok(false) => self.peer_ended = true,
                     Err(error) => self.refuse(error),
                 }
@@ -214,6 +211,13 @@ impl Wire {
         peer: &Peer,
         framing: Option<&dyn Framing>,
     ) -> Poll<Result<()>> {
+        ready!(self.poll_room(cx))?;
+        Poll::Ready(self.start_send(parts, &peer.remote, peer.local(), framing))
+    }
+
+    /// Ready when a message may be taken.
+    #[inline]
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if self.buffered() >= WATERMARK {
             if let Poll::Ready(flushed) = self.poll_flush(cx) {
                 flushed?;
@@ -222,7 +226,7 @@ impl Wire {
                 return Poll::Pending;
             }
         }
-        Poll::Ready(self.start_send(parts, &peer.remote, peer.local(), framing))
+        Poll::Ready(Ok(()))
     }
 
     /// Takes a message without waiting.
@@ -307,12 +311,6 @@ impl Wire {
                 self.others = None;
             }
         }
-    }
-
-    /// Whether its link takes each message as it is: then nothing is gathered.
-    #[inline]
-    pub(super) fn carries_messages(&self) -> bool {
-        matches!(self.link, Some(WireLink::Messages(_) | WireLink::Shared(_)))
     }
 
     /// Takes what was gathered in a turn: messages of so many bytes together, which are encoded already.
@@ -481,8 +479,8 @@ impl Others {
     }
 }
 
-/// What a session received without asking its wire, which is told when it is asked again. Between the two it is what
-/// one read brought, so small numbers do.
+/// What a session received since it asked its wire, which is told when it is asked again. Between the two it is what one read
+/// brought, so small numbers do.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Received {
     messages: u32,

@@ -22,10 +22,10 @@ fn what_is_sent_in_a_turn_that_settles_later_waits_in_the_wire_in_order() {
     let mut session = session(link.clone(), Lines);
     let wire = session.wire().clone();
     let turn = turn::take(&wire, Gathering::ForLater);
-    now(session.exchange()).unwrap().unwrap();
+    now(session.recv()).unwrap().unwrap();
     now(session.send(b"a")).unwrap();
     assert!(!turn::is_for_later(), "the handler does not wait");
-    assert!(poll_once(session.exchange()).is_pending());
+    assert!(poll_once(session.recv()).is_pending());
     assert!(turn::is_for_later());
     drop(turn);
     assert_eq!(link.writes(), Vec::<Vec<u8>>::new());
@@ -44,12 +44,11 @@ fn what_is_sent_in_a_turn_reaches_the_wire_when_the_handler_waits_or_ends_its_tu
     let link = Scripted::default().brings(&[b"x\n"]);
     let mut session = session(link.clone(), Lines);
     in_a_turn(&mut session, |session| {
-        let exchange = now(session.exchange()).unwrap().unwrap();
-        assert_eq!(exchange.message(), b"x");
+        assert_eq!(now(session.recv()).unwrap().unwrap(), "x");
         now(session.send(b"a")).unwrap();
         now(session.send_parts(&[b"b", b"c"])).unwrap();
         assert_eq!(session.wire().lock().buffered(), 0, "it is gathered without the wire");
-        assert!(poll_once(session.exchange()).is_pending());
+        assert!(poll_once(session.recv()).is_pending());
         assert_eq!(link.writes(), [b"a\nbc\n".to_vec()]);
         now(session.send(b"d")).unwrap();
     });
