@@ -121,7 +121,8 @@ impl Dialler {
 impl Service {
     /// A session over an accepted link, where there are no layers to open.
     pub(crate) fn bare(&self, dialled: Dialled) -> Result<Session> {
-        Session::new(opened(dialled, &self.route), self.framing.clone())
+        let session = Session::new(opened(dialled, &self.route), self.framing.clone())?;
+        Ok(if self.transport.tells_of_more() { session.that_is_told() } else { session })
     }
 
     /// Opens each layer over an accepted link, the innermost first.

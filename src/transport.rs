@@ -42,6 +42,13 @@ pub trait Transport: Send + Sync {
         false
     }
 
+    /// Whether the streams of bytes that it accepts tell by themselves that there is more: a read that does not fill its buffer
+    /// took all there was, and the task that called `poll_read` is woken whenever something comes afterwards, or the end, though it
+    /// has not asked again. Then nobody asks in vain.
+    fn tells_of_more(&self) -> bool {
+        false
+    }
+
     /// Opens the endpoint to be called.
     async fn bind(&self, at: &Endpoint) -> Result<Listener, BindError>;
 

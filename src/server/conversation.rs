@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::event::CloseReason;
 use crate::handler::{Conversation, Handler};
 use crate::limits::Limits;
-use crate::session::turn::{self, Gathering, Taking};
+use crate::session::turn::{self, Taking};
 use crate::session::{Session, Wire, WireRef};
 
 /// How a conversation ended.
@@ -83,8 +83,9 @@ impl Future for Conversing<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
         let this = self.get_mut();
         let step = round::step();
+        let mut failed = false;
         if step == Step::Settling
-            && let Some(ending) = ready!(this.settle(cx, None, true))
+            && let Some(ending) = ready!(this.settle(cx, None, false, &mut failed))
         {
             return Poll::Ready(ending);
         }
@@ -105,24 +106,13 @@ impl Future for Conversing<'_> {
             }
         }
         loop {
-            let gathering = match (this.gathers, step) {
-                (false, _) => Gathering::No,
-                (true, Step::Running) => Gathering::ForLater,
-                (true, Step::Alone | Step::Settling) => Gathering::ToWrite,
-            };
-            let turn = turn::take(&this.wire, gathering);
-            let polled = this.conversation.poll(cx);
-            if polled.is_pending() && gathering == Gathering::ForLater && turn::is_for_later() {
-                // Should the handler run before that, what it sends must come behind what waits in the wire.
-                this.gathers = false;
-                round::settle_later();
-                return Poll::Pending;
-            }
-            if let Poll::Ready(left) = polled {
+            let turn = this.gathers.then(|| turn::take(&this.wire, cx.waker()));
+            if let Poll::Ready(left) = this.conversation.poll(cx) {
                 let wire = this.wire.lock_settled();
                 return Poll::Ready(left.ending(this.clocks.ending, &wire));
             }
-            if let Some(ending) = ready!(this.settle(cx, turn, false)) {
+            let later = step == Step::Running && turn.as_ref().is_some_and(Taking::waits);
+            if let Some(ending) = ready!(this.settle(cx, turn, later, &mut failed)) {
                 return Poll::Ready(ending);
             }
         }
@@ -130,25 +120,41 @@ impl Future for Conversing<'_> {
 }
 
 impl Conversing<'_> {
-    /// What is done when the handler waits: writing, and a look at the clocks. Ready with an ending, or with none where the
-    /// handler is to be asked once more. If it is `later`, nobody has told the handler of a failure yet.
-    fn settle(&mut self, cx: &mut Context<'_>, turn: Option<Taking>, later: bool) -> Poll<Option<Ending>> {
+    /// What is done when the handler waits: writing, unless others are to run before, and a look at the clocks. Ready with an
+    /// ending, or with none where the handler is to be asked once more: if writing `failed`, what it waits for, as a rule, gives
+    /// it the same error; if not, it is ended here.
+    fn settle(
+        &mut self,
+        cx: &mut Context<'_>,
+        turn: Option<Taking>,
+        later: bool,
+        failed: &mut bool,
+    ) -> Poll<Option<Ending>> {
         let mut wire = self.wire.lock_settled();
         drop(turn);
         wire.set_driver(cx.waker());
-        if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
-            if later {
-                // What it waits for gives it the same error.
-                return Poll::Ready(None);
-            }
-            return Poll::Ready(Some(Ending::of_error(&error, wire.is_broken())));
+        let later = later && wire.buffered() > 0 && wire.lets_gather_when_written();
+        if !later && let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
+            let ending = failed.then(|| Ending::of_error(&error, wire.is_broken()));
+            (*failed, self.gathers) = (true, false);
+            return Poll::Ready(ending);
         }
-        self.gathers = wire.lets_gather();
-        match self.clocks.check(&mut wire, &mut self.watch) {
+        // Should it not be written entirely, the session settles once more before it runs.
+        self.gathers = later || wire.lets_gather();
+        let clock = self.clocks.check(&mut wire, &mut self.watch, later);
+        if later {
+            if let Clock::Runs = clock {
+                round::write_later(self.wire.clone());
+                return Poll::Pending;
+            }
+            let _ = wire.poll_flush(cx);
+        }
+        match clock {
             Clock::Runs => Poll::Pending,
             Clock::Cut(reason) => Poll::Ready(Some(Ending::cut(reason))),
             // The handler is asked once more: `recv` gives `None` now.
             Clock::Ends => {
+                self.gathers = wire.lets_gather();
                 wire.end();
                 Poll::Ready(None)
             }
@@ -275,19 +281,20 @@ impl<'a> Clocks<'a> {
         }
     }
 
-    /// Called when the handler waits. Makes sure that the session is woken at the next deadline or before.
+    /// Called when the handler waits. Makes sure that the session is woken at the next deadline or before. `written` says that
+    /// nothing waits to be written, or that it is about to be.
     #[inline]
-    fn check(&mut self, wire: &mut Wire, watch: &mut Watch<'_>) -> Clock {
+    fn check(&mut self, wire: &mut Wire, watch: &mut Watch<'_>, written: bool) -> Clock {
         let receiving = wire.take_receiving();
         let now = round::now(|| watch.now());
-        let sooner = self.note(wire, now) || (receiving && !self.set_for_receiving);
+        let sooner = self.note(wire, now, written) || (receiving && !self.set_for_receiving);
         // Nearly always: it will be woken, and before the deadline, which is looked at then.
         if !sooner && now < watch.deadline() { Clock::Runs } else { self.set(watch, receiving, now) }
     }
 
     /// Notes what came and went since this was last called; whether a clock began to run with it.
     #[inline]
-    fn note(&mut self, wire: &mut Wire, now: Moment) -> bool {
+    fn note(&mut self, wire: &mut Wire, now: Moment, written: bool) -> bool {
         let totals = wire.totals();
         let moved = totals.messages_in + if self.sending_counts { totals.messages_out } else { 0 };
         #[expect(clippy::cast_possible_truncation, reason = "nobody moves four billion messages between two looks")]
@@ -297,7 +304,7 @@ impl<'a> Clocks<'a> {
             self.active = now;
         }
         let progressed = wire.take_progress();
-        if wire.buffered() == 0 {
+        if written || wire.buffered() == 0 {
             if let Some(seldom) = &mut self.seldom {
                 seldom.stalled = Moment::NEVER;
             }

@@ -27,6 +27,7 @@ use tokio::task::yield_now;
 
 use super::connection::Arrival;
 use super::round::{self, Step, TOGETHER};
+use crate::session::WireRef;
 
 /// How many sessions run before the reactor has its turn. It is as many as a runtime runs tasks unless it is told
 /// otherwise (tokio's `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
@@ -150,8 +151,8 @@ struct Members<S> {
     spare: Vec<Running<S>>,
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
-    /// The places of those that have run, and have yet to write what they sent.
-    unsettled: VecDeque<u32>,
+    /// The places of those that have run, and what is yet to be written of each.
+    unsettled: VecDeque<(u32, WireRef)>,
     /// Empty; kept for its memory.
     arrivals: Vec<Arrival>,
 }
@@ -185,8 +186,8 @@ impl<S: Session> Future for Members<S> {
                 continue;
             };
             left -= 1;
-            if self.run(place, Step::Running) {
-                self.unsettled.push_back(place);
+            if let Some(unwritten) = self.run(place, Step::Running) {
+                self.unsettled.push_back((place, unwritten));
             }
         }
     }
@@ -237,37 +238,48 @@ impl<S: Session> Members<S> {
         place
     }
 
-    /// Runs the session in that place, and says whether it is to be run once more, to settle. A panic ends that one alone, as
-    /// it would a task.
-    fn run(&mut self, number: u32, step: Step) -> bool {
+    /// Runs the session in that place; gives what is to be written later of what it sent. A panic ends that one alone, as it
+    /// would a task.
+    fn run(&mut self, number: u32, step: Step) -> Option<WireRef> {
         let place = &mut self.places[number as usize];
         if step == Step::Running {
             // Before it runs, so that it may be woken anew while it does; and it sees what was done before it was woken.
             place.bell.rung.swap(false, Ordering::AcqRel);
         }
-        let Some(session) = place.session.as_mut().and_then(|running| running.as_mut().as_pin_mut()) else {
-            return false;
-        };
+        let session = place.session.as_mut().and_then(|running| running.as_mut().as_pin_mut())?;
         let waker = waker_ref(&place.bell);
         let mut polled = Ok(Poll::Pending);
-        let again = round::run(step, || {
+        let unwritten = round::run(step, || {
             polled = catch_unwind(AssertUnwindSafe(|| session.poll(&mut Context::from_waker(&waker))));
         });
         if !matches!(polled, Ok(Poll::Pending)) {
             self.end(number);
+            return None;
         }
-        again
+        unwritten
     }
 
-    /// Lets those that have run write what they sent. Where one of them has used up the budget nobody could write: the rest
-    /// wait for the next turn, in which they come first.
+    /// Writes what those sent that have run. Where one of them has used up the budget nobody could write: the rest wait for the
+    /// next turn, in which they come first.
     fn settle(&mut self) {
-        round::begin_to_settle();
+        let in_time = round::look_anew();
         while has_budget_remaining()
-            && let Some(place) = self.unsettled.pop_front()
+            && let Some((place, unwritten)) = self.unsettled.pop_front()
         {
-            self.run(place, Step::Settling);
+            match self.write(place, &unwritten) {
+                Ok(true) if in_time => {}
+                Ok(_) => drop(self.run(place, Step::Settling)),
+                Err(_) => self.end(place),
+            }
         }
+        round::look_anew();
+    }
+
+    /// Whether all could be written. That is nearly always so, and then the session need not be run for it.
+    fn write(&self, place: u32, unwritten: &WireRef) -> std::thread::Result<bool> {
+        let waker = waker_ref(&self.places[place as usize].bell);
+        let mut cx = Context::from_waker(&waker);
+        catch_unwind(AssertUnwindSafe(|| matches!(unwritten.lock().poll_flush(&mut cx), Poll::Ready(Ok(())))))
     }
 
     /// Lets go of the session in that place. Its memory is not given back to be asked for anew by the next: where sessions

@@ -4,36 +4,43 @@
 //! each message: 3 to 4 % of what a message costs, the kernel's part included.
 
 use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::moment::Moment;
+use crate::session::WireRef;
 
 /// How many handlers run before what the first of them sent is written: as long as that can a slow one hold it up.
 pub(super) const TOGETHER: usize = 16;
 
+/// Sessions look at the clock together as long as their handlers take no longer than this.
+const SHORT: Duration = Duration::from_millis(1);
+
 thread_local! {
     static STEP: Cell<Step> = const { Cell::new(Step::Alone) };
-    static SETTLES_LATER: Cell<bool> = const { Cell::new(false) };
-    static NOW: Cell<Option<Moment>> = const { Cell::new(None) };
+    static UNWRITTEN: Cell<Option<WireRef>> = const { Cell::new(None) };
+    static NOW: Cell<Option<(Instant, Moment)>> = const { Cell::new(None) };
 }
 
 /// What a session is run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It runs by itself, and settles at once.
+    /// It runs by itself, and writes what it sent at once.
     Alone,
-    /// It runs, and may settle later.
+    /// It runs, and what it sent may be written later.
     Running,
-    /// It settles: writes what it sent, and looks at its clocks.
+    /// It writes what it sent, which was not done at once, and looks at its clocks.
     Settling,
 }
 
-/// Runs a session. Whether it is to be run once more, to settle.
+/// Runs a session; gives the wire that holds what is to be written later, if there is any.
 #[inline]
-pub(super) fn run(step: Step, session: impl FnOnce()) -> bool {
+pub(super) fn run(step: Step, session: impl FnOnce()) -> Option<WireRef> {
     STEP.set(step);
     session();
     STEP.set(Step::Alone);
-    SETTLES_LATER.replace(false)
+    UNWRITTEN.take()
 }
 
 /// What the session that runs is run for.
@@ -42,27 +49,27 @@ pub(super) fn step() -> Step {
     STEP.get()
 }
 
-/// The session that runs settles later.
+/// What the session that runs has sent is written later.
 #[inline]
-pub(super) fn settle_later() {
-    SETTLES_LATER.set(true);
+pub(super) fn write_later(wire: WireRef) {
+    UNWRITTEN.set(Some(wire));
 }
 
-/// Some sessions begin to settle.
-#[inline]
-pub(super) fn begin_to_settle() {
-    NOW.set(None);
-}
-
-/// The moment that it is, for which those that settle one after the other look at the clock once.
+/// The moment that it is, for which those that run one after the other look at the clock once.
 #[inline]
 pub(super) fn now(look: impl FnOnce() -> Moment) -> Moment {
-    if step() != Step::Settling {
+    if step() == Step::Alone {
         return look();
     }
-    NOW.get().unwrap_or_else(|| {
-        let now = look();
-        NOW.set(Some(now));
-        now
-    })
+    let (_, now) = NOW.get().unwrap_or_else(|| {
+        let looked = (Instant::now(), look());
+        NOW.set(Some(looked));
+        looked
+    });
+    now
+}
+
+/// The next that asks looks at the clock anew. Whether what those before saw there may stand.
+pub(super) fn look_anew() -> bool {
+    NOW.take().is_none_or(|(looked, _)| looked.elapsed() < SHORT)
 }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::input::Input;
+use super::turn;
 use super::wire::{Received, WireRef};
 use crate::error::{Error, Result};
 use crate::framing::FramingError;
@@ -43,6 +44,20 @@ impl Source {
         }
     }
 
+    /// Whether the link has nothing more and will tell when it has.
+    #[inline]
+    fn is_drained(&self) -> bool {
+        matches!(self, Source::Stream(input) if input.is_drained())
+    }
+
+    /// Nothing is held while nothing is there.
+    #[inline]
+    fn let_go(&mut self) {
+        if let Source::Stream(input) = self {
+            input.let_go();
+        }
+    }
+
     /// Nothing more is made of what was received.
     fn clear(&mut self) {
         match self {
@@ -54,7 +69,7 @@ impl Source {
 
 impl Inbound {
     pub(super) fn new(source: Source, peer: Peer) -> Self {
-        Inbound { source, peer, received: Received::default() }
+        Inbound { source, peer, received: Received::NOTHING }
     }
 
     /// Whether there is a next message, in [`source`](Self::source) then. What is read already comes without a look at
@@ -85,11 +100,17 @@ impl Inbound {
     #[inline(never)]
     fn poll_wire(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         let (whose, framing) = (wire.id(), wire.framing());
+        if turn::may_wait(whose, cx.waker(), &mut self.received) {
+            self.source.let_go();
+            return Poll::Pending;
+        }
         let mut wire = wire.lock();
         wire.count_received(std::mem::take(&mut self.received));
         let polled = wire.poll_recv(whose, cx, &mut self.source, &mut self.peer, framing);
-        if let Poll::Ready(Err(_)) = &polled {
-            self.source.clear();
+        match &polled {
+            Poll::Ready(Ok(true)) if self.source.is_drained() => turn::note_drained(whose, cx.waker()),
+            Poll::Ready(Err(_)) => self.source.clear(),
+            _ => {}
         }
         polled
     }

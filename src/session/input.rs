@@ -22,6 +22,10 @@ pub(super) struct Input {
     reading: Option<Box<Reading>>,
     /// The stream has ended.
     ended: bool,
+    /// The last read brought less than it had room for.
+    short: bool,
+    /// Whether the stream [tells of more](crate::Transport::tells_of_more) by itself.
+    told: bool,
 }
 
 /// What was read and is not given up yet.
@@ -113,6 +117,7 @@ impl Input {
             let mut came = ReadBuf::new(scratch);
             Pin::new(io).poll_read(cx, &mut came).map_ok(|()| {
                 self.ended = came.filled().is_empty();
+                self.short = came.remaining() > 0;
                 if !self.ended {
                     self.reading.get_or_insert_with(buffers::take_reading).add(came.filled());
                 }
@@ -124,8 +129,19 @@ impl Input {
         polled
     }
 
+    /// Of a stream that [tells of more](crate::Transport::tells_of_more) by itself.
+    pub(super) fn told() -> Self {
+        Input { told: true, ..Input::default() }
+    }
+
+    /// Whether the stream has nothing more, not even its end, and will tell when it has.
+    #[inline]
+    pub(super) fn is_drained(&self) -> bool {
+        self.told && self.short && !self.ended
+    }
+
     /// It will wait: nothing is held for nothing.
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         if let Some(reading) = &mut self.reading
             && reading.is_through()
             && let Some(reading) = self.reading.take()

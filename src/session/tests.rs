@@ -25,6 +25,8 @@ struct Scripted(Arc<Mutex<Script>>);
 struct Script {
     reads: VecDeque<Vec<u8>>,
     ended: bool,
+    /// How often it was asked for something.
+    asked: usize,
     writes: Vec<Vec<u8>>,
     /// How many bytes may still be written.
     room: Option<usize>,
@@ -38,6 +40,10 @@ impl Scripted {
     fn brings(self, chunks: &[&[u8]]) -> Self {
         self.0.lock().unwrap().reads.extend(chunks.iter().map(|chunk| chunk.to_vec()));
         self
+    }
+
+    fn reads(&self) -> usize {
+        self.0.lock().unwrap().asked
     }
 
     fn writes(&self) -> Vec<Vec<u8>> {
@@ -56,6 +62,7 @@ impl Scripted {
 impl AsyncRead for Scripted {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut script = self.0.lock().unwrap();
+        script.asked += 1;
         match script.reads.pop_front() {
             Some(chunk) => buffer.put_slice(&chunk),
             None if script.ended => {}

@@ -1,40 +1,65 @@
-//! What a handler sends while it is run, gathered in a buffer of its thread.
+//! What a handler does while it is run, kept by its thread.
 //!
 //! A handler is run in turns: the engine lets it go on, it answers what has come, and waits. Within a turn nobody else can
 //! reach its session, unless a [`Pusher`](super::Pusher) was asked for. (A handler that lets threads of its own send within
 //! a turn has to order them itself.) So its messages are laid into a buffer that belongs to the thread, without a lock, and
-//! handed over to the session's wire all at once: when the handler waits, at the latest at the end of the turn. Nothing of
-//! it outlives the turn, whatever happens in it: the next one is another session's.
+//! handed over to the session's wire all at once, at the latest at the end of the turn; and that it waits for the next message
+//! is noted here, where the link is known to have none. Nothing of it outlives the turn, whatever happens in it: the next one
+//! is another session's.
 
 use std::cell::RefCell;
+use std::mem;
+use std::task::Waker;
 
 use super::WATERMARK;
 use super::output;
-use super::wire::{Wire, WireRef};
+use super::wire::{Received, Wire, WireRef};
 use crate::error::Result;
 use crate::framing::{self, Framing};
 
 thread_local! {
-    static TURN: RefCell<Turn> = const { RefCell::new(Turn::of(0, false)) };
+    static TURN: RefCell<Turn> = const { RefCell::new(Turn::NOBODYS) };
 }
 
 /// The turn that is taken on this thread.
 struct Turn {
     /// Whose it is, by [`WireRef::id`]; nobody's where it is 0.
     whose: usize,
+    /// Who runs it.
+    driver: Name,
     /// Whether what is sent is gathered, rather than the wire asked.
     gathers: bool,
-    /// Whether what was sent may be written when the turn is over.
-    later: bool,
+    /// The link has nothing more, and wakes the driver when it has.
+    drained: bool,
+    /// The handler waits for a message.
+    waits: bool,
+    /// What was received, and not told to the wire.
+    received: Received,
     gathered: Vec<u8>,
     messages: u32,
     bytes: u64,
 }
 
 impl Turn {
-    const fn of(whose: usize, later: bool) -> Self {
-        Turn { whose, gathers: true, later, gathered: Vec::new(), messages: 0, bytes: 0 }
-    }
+    const NOBODYS: Turn = Turn {
+        whose: 0,
+        driver: (0, 0),
+        gathers: false,
+        drained: false,
+        waits: false,
+        received: Received::NOTHING,
+        gathered: Vec::new(),
+        messages: 0,
+        bytes: 0,
+    };
+}
+
+/// What tells a waker from others as long as it exists; as [`Waker::will_wake`].
+type Name = (usize, usize);
+
+#[inline]
+fn name(waker: &Waker) -> Name {
+    (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
 }
 
 /// A turn begins; it ends when this is dropped. What was gathered by then must have been handed over.
@@ -43,33 +68,22 @@ pub(crate) struct Taking {
     outer: Option<Turn>,
 }
 
-/// Whether what is sent in a turn is gathered, as far as the wire [lets it](Wire::lets_gather).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gathering {
-    No,
-    /// It is, and written when the handler waits.
-    ToWrite,
-    /// It is, and written when the turn is over, by whoever [asks](is_for_later).
-    ForLater,
-}
-
-/// Begins the turn of that session, if it is one in which something is gathered.
+/// Begins the turn of that session, which that waker wakes. The wire must [let it](Wire::lets_gather).
 #[inline]
-pub(crate) fn take(wire: &WireRef, gathering: Gathering) -> Option<Taking> {
-    if gathering == Gathering::No {
-        return None;
-    }
+pub(crate) fn take(wire: &WireRef, driver: &Waker) -> Taking {
     TURN.with_borrow_mut(|turn| {
-        let outer = (turn.whose != 0).then(|| std::mem::replace(turn, Turn::of(0, false)));
-        (turn.whose, turn.gathers, turn.later) = (wire.id(), true, gathering == Gathering::ForLater);
-        Some(Taking { outer })
+        let outer = (turn.whose != 0).then(|| mem::replace(turn, Turn::NOBODYS));
+        (turn.whose, turn.driver, turn.gathers) = (wire.id(), name(driver), true);
+        Taking { outer }
     })
 }
 
-/// Whether the handler whose turn it is waits for a message, and what it sent is in the wire's hands and yet to be written.
-#[inline]
-pub(crate) fn is_for_later() -> bool {
-    TURN.with_borrow(|turn| turn.later && !turn.gathers)
+impl Taking {
+    /// Whether the handler waits for a message.
+    #[inline]
+    pub(crate) fn waits(&self) -> bool {
+        TURN.with_borrow(|turn| turn.waits)
+    }
 }
 
 impl Drop for Taking {
@@ -79,10 +93,10 @@ impl Drop for Taking {
             if let Some(outer) = self.outer.take() {
                 *turn = outer;
             } else {
-                (turn.whose, turn.later) = (0, false);
+                (turn.whose, turn.drained, turn.waits) = (0, false, false);
                 // Whatever happened: nothing that one session sent may be there when the next one sends.
                 turn.gathered.clear();
-                (turn.messages, turn.bytes) = (0, 0);
+                (turn.messages, turn.bytes, turn.received) = (0, 0, Received::NOTHING);
             }
         });
     }
@@ -96,7 +110,7 @@ pub(super) fn gather(whose: usize) -> Option<Gathered> {
         if turn.whose != whose || !turn.gathers || turn.gathered.len() >= WATERMARK {
             return None;
         }
-        let bytes = std::mem::take(&mut turn.gathered);
+        let bytes = mem::take(&mut turn.gathered);
         Some(Gathered { whose, whole: bytes.len(), bytes, count: 0, size: 0 })
     })
 }
@@ -138,7 +152,7 @@ impl Drop for Gathered {
         self.bytes.truncate(self.whole);
         TURN.with_borrow_mut(|turn| {
             if turn.whose == self.whose {
-                turn.gathered = std::mem::take(&mut self.bytes);
+                turn.gathered = mem::take(&mut self.bytes);
                 turn.messages += self.count;
                 turn.bytes += self.size;
             }
@@ -146,32 +160,24 @@ impl Drop for Gathered {
     }
 }
 
-/// What became of a turn whose messages were to be handed over.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum HandedOver {
-    /// It was not this session's.
-    NotIts,
-    /// They are to be written now.
-    ToWrite,
-    /// They are written when the turn is over.
-    ForLater,
-}
-
-/// Hands what was gathered over to the wire, in whose hands it is from then on to send: nothing more is gathered in this
-/// turn, unless it is [taken up](take_up) again.
+/// Hands over to the wire what was gathered, and what was received: from then on it is the wire's to send, and nothing more is
+/// gathered in this turn, unless it is [taken up](take_up) again.
 #[inline]
-pub(super) fn hand_over(whose: usize, wire: &mut Wire) -> HandedOver {
+pub(super) fn hand_over(whose: usize, wire: &mut Wire) {
     TURN.with_borrow_mut(|turn| {
         if turn.whose != whose {
-            return HandedOver::NotIts;
+            return;
         }
         turn.gathers = false;
+        wire.count_received(mem::take(&mut turn.received));
+        if turn.waits {
+            wire.note_receiving();
+        }
         if turn.messages > 0 {
             wire.take_gathered(&mut turn.gathered, turn.messages, turn.bytes);
             (turn.messages, turn.bytes) = (0, 0);
         }
-        if turn.later { HandedOver::ForLater } else { HandedOver::ToWrite }
-    })
+    });
 }
 
 /// Goes on gathering in a turn of that session that was handed over, where the wire lets it.
@@ -181,4 +187,34 @@ pub(super) fn take_up(whose: usize, wire: &Wire) {
             turn.gathers = wire.lets_gather();
         }
     });
+}
+
+/// Notes that the link has nothing more, and wakes the driver, which is who asks, when it has.
+#[inline]
+pub(super) fn note_drained(whose: usize, waker: &Waker) {
+    TURN.with_borrow_mut(|turn| turn.drained = turn.whose == whose && turn.driver == name(waker));
+}
+
+/// Whether the handler, which asks for the next message, may as well wait, without a look at the link.
+#[inline]
+pub(super) fn may_wait(whose: usize, waker: &Waker, received: &mut Received) -> bool {
+    TURN.with_borrow_mut(|turn| {
+        if !turn.drained || turn.whose != whose || turn.driver != name(waker) {
+            return false;
+        }
+        // Should it ask once more within this turn, it is not known what has come meanwhile.
+        (turn.drained, turn.waits) = (false, true);
+        turn.received.add(mem::take(received));
+        true
+    })
+}
+
+/// Notes, where it is the turn of that session, that the handler waits: then what it sent is written when the turn is over.
+#[inline]
+pub(super) fn wait(whose: usize) -> bool {
+    TURN.with_borrow_mut(|turn| {
+        let is_its = turn.whose == whose && turn.gathers;
+        turn.waits |= is_its;
+        is_its
+    })
 }

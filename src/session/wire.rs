@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::inbound::Source;
 use super::input::poll_discard;
 use super::output::Output;
-use super::turn::HandedOver;
 use super::{WATERMARK, turn};
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -178,9 +177,9 @@ impl Wire {
             }
             Poll::Pending => {
                 self.receiving = true;
-                // The handler waits: now is the time to write. Whether it could all be written does not matter here,
-                // and a failure will be met again by whoever reads or writes next.
-                if turn::hand_over(whose, self) == HandedOver::ForLater {
+                // The handler waits: now is the time to write, unless that is done behind its turn. Whether it could all be
+                // written does not matter here, and a failure will be met again by whoever reads or writes next.
+                if turn::wait(whose) {
                     return Poll::Pending;
                 }
                 match self.poll_flush(cx) {
@@ -329,12 +328,19 @@ impl Wire {
     /// for, and nobody else sends.
     #[inline]
     pub(crate) fn lets_gather(&self) -> bool {
-        match &self.link {
-            Some(WireLink::Bytes(_, output)) => {
-                self.others.is_none() && self.sending == Sending::GoesOn && output.buffered() == 0
-            }
-            _ => false,
-        }
+        self.lets_gather_when_written() && self.buffered() == 0
+    }
+
+    /// The same, once what waits is written.
+    #[inline]
+    pub(crate) fn lets_gather_when_written(&self) -> bool {
+        matches!(self.link, Some(WireLink::Bytes(..))) && self.others.is_none() && self.sending == Sending::GoesOn
+    }
+
+    /// The handler waits for a message.
+    #[inline]
+    pub(super) fn note_receiving(&mut self) {
+        self.receiving = true;
     }
 
     /// From now on others may push.
@@ -488,6 +494,14 @@ pub(super) struct Received {
 }
 
 impl Received {
+    pub(super) const NOTHING: Received = Received { messages: 0, bytes: 0 };
+
+    #[inline]
+    pub(super) fn add(&mut self, more: Received) {
+        self.messages += more.messages;
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
     #[inline]
     pub(super) fn count(&mut self, message: &[u8]) {
         self.messages += 1;

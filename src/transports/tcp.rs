@@ -44,6 +44,10 @@ impl Transport for Tcp {
         true
     }
 
+    fn tells_of_more(&self) -> bool {
+        true
+    }
+
     async fn bind(&self, at: &Endpoint) -> Result<Listener, BindError> {
         let bound = self.options.bind(at, Type::STREAM).await?;
         let acceptor = self.listen(bound).map_err(|step| step.on_bind(at))?;

@@ -3,13 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
-use crate::session::turn::Gathering;
+use std::task::Waker;
 
 /// Runs what a handler does in one turn, as the engine does.
 fn in_a_turn<T>(session: &mut Session, act: impl FnOnce(&mut Session) -> T) -> T {
     let wire = session.wire().clone();
-    let gathering = if wire.lock().lets_gather() { Gathering::ToWrite } else { Gathering::No };
-    let turn = turn::take(&wire, gathering);
+    let gathers = wire.lock().lets_gather();
+    let turn = gathers.then(|| turn::take(&wire, Waker::noop()));
     let done = act(session);
     drop(wire.lock_settled());
     drop(turn);
@@ -17,30 +17,7 @@ fn in_a_turn<T>(session: &mut Session, act: impl FnOnce(&mut Session) -> T) -> T
 }
 
 #[test]
-fn what_is_sent_in_a_turn_that_settles_later_waits_in_the_wire_in_order() {
-    let link = Scripted::default().brings(&[b"x\n"]);
-    let mut session = session(link.clone(), Lines);
-    let wire = session.wire().clone();
-    let turn = turn::take(&wire, Gathering::ForLater);
-    now(session.recv()).unwrap().unwrap();
-    now(session.send(b"a")).unwrap();
-    assert!(!turn::is_for_later(), "the handler does not wait");
-    assert!(poll_once(session.recv()).is_pending());
-    assert!(turn::is_for_later());
-    drop(turn);
-    assert_eq!(link.writes(), Vec::<Vec<u8>>::new());
-    // It runs once more before it settles.
-    let turn = turn::take(&wire, Gathering::No);
-    now(session.send(b"b")).unwrap();
-    assert!(!turn::is_for_later());
-    drop(wire.lock_settled());
-    drop(turn);
-    assert!(poll_once(session.flush()).is_ready());
-    assert_eq!(link.writes(), [b"a\nb\n".to_vec()]);
-}
-
-#[test]
-fn what_is_sent_in_a_turn_reaches_the_wire_when_the_handler_waits_or_ends_its_turn() {
+fn what_is_sent_in_a_turn_reaches_the_wire_at_its_end() {
     let link = Scripted::default().brings(&[b"x\n"]);
     let mut session = session(link.clone(), Lines);
     in_a_turn(&mut session, |session| {
@@ -49,12 +26,60 @@ fn what_is_sent_in_a_turn_reaches_the_wire_when_the_handler_waits_or_ends_its_tu
         now(session.send_parts(&[b"b", b"c"])).unwrap();
         assert_eq!(session.wire().lock().buffered(), 0, "it is gathered without the wire");
         assert!(poll_once(session.recv()).is_pending());
-        assert_eq!(link.writes(), [b"a\nbc\n".to_vec()]);
         now(session.send(b"d")).unwrap();
     });
-    assert_eq!(session.wire().lock().buffered(), 2);
+    assert_eq!(session.wire().lock().buffered(), 7);
     let totals = session.totals();
     assert_eq!((totals.messages_in, totals.bytes_in, totals.messages_out, totals.bytes_out), (1, 1, 3, 4));
+    // It runs once more before that is written.
+    in_a_turn(&mut session, |session| now(session.send(b"e")).unwrap());
+    assert_eq!(link.writes(), Vec::<Vec<u8>>::new());
+    now(session.flush()).unwrap();
+    assert_eq!(link.writes(), [b"a\nbc\nd\ne\n".to_vec()]);
+}
+
+#[test]
+fn a_handler_that_waits_has_what_it_sent_written_where_it_has_no_turn() {
+    let link = Scripted::default();
+    let mut session = session(link.clone(), Lines);
+    now(session.send(b"a")).unwrap();
+    assert!(poll_once(session.recv()).is_pending());
+    assert_eq!(link.writes(), [b"a\n".to_vec()]);
+}
+
+#[test]
+fn a_link_that_tells_of_more_is_asked_in_vain_by_nobody_but_another_task_or_one_that_asks_twice() {
+    let link = Scripted::default();
+    let mut session = session(link.clone(), Lines).that_is_told();
+    let wire = session.wire().clone();
+    let other = std::task::Waker::from(Arc::new(Other));
+    let mut told = Context::from_waker(Waker::noop());
+    let mut elsewhere = Context::from_waker(&other);
+    let mut ask = |cx: &mut Context<'_>| match session.poll_recv(cx) {
+        Poll::Pending => None,
+        Poll::Ready(message) => Some(message.unwrap().unwrap()),
+    };
+    let turn = turn::take(&wire, Waker::noop());
+    let asked = link.clone().brings(&[b"a\nb\n"]).reads();
+    assert_eq!((ask(&mut told), ask(&mut told)), (Some("a".into()), Some("b".into())));
+    assert_eq!((ask(&mut told), turn.waits(), link.reads()), (None, true, asked + 1));
+    assert_eq!((ask(&mut told), link.reads()), (None, asked + 2));
+    drop(turn);
+    let turn = turn::take(&wire, Waker::noop());
+    let _ = link.clone().brings(&[b"c\n"]);
+    assert_eq!(ask(&mut told), Some("c".into()));
+    assert_eq!((ask(&mut elsewhere), link.reads()), (None, asked + 4));
+    drop(turn);
+    let _turn = turn::take(&wire, Waker::noop());
+    let _ = link.clone().brings(&[b"d\n"]);
+    assert_eq!(ask(&mut elsewhere), Some("d".into()));
+    assert_eq!((ask(&mut told), link.reads()), (None, asked + 6));
+}
+
+struct Other;
+
+impl std::task::Wake for Other {
+    fn wake(self: Arc<Self>) {}
 }
 
 #[test]
@@ -161,7 +186,7 @@ fn what_a_framing_leaves_when_it_fails_or_panics_is_no_message_and_reaches_nobod
 fn what_a_session_sent_that_is_dropped_in_its_turn_reaches_nobody_else() {
     let mut session = session(Scripted::default(), Lines);
     let wire = session.wire().clone();
-    let turn = turn::take(&wire, Gathering::ToWrite);
+    let turn = turn::take(&wire, Waker::noop());
     now(session.send(b"secret")).unwrap();
     drop(session);
     drop(wire.lock_settled());

@@ -9,7 +9,7 @@
 //! 2. The selector asks its epoll instance for what has happened, notes it, and wakes the tasks that wait for it. All this
 //!    is done before the reactor's turn is over: a task that lets it have one (`yield_now`) then knows of all that has come,
 //!    as with tokio's own sockets.
-//! 3. Of the tasks that a large round woke, the last that waits again looks anew: under load one system call does where
+//! 3. Of the tasks that a large round woke, the last that reads looks anew before: under load one system call does where
 //!    asking the reactor first would need two. tokio lets the reactor have its turn every 61 tasks in any case,
 //!    greetd itself every 128.
 //!
@@ -188,9 +188,11 @@ impl Place {
     }
 
     /// Whether something can be read: bytes, the end, or an error. It says so once for each time that something came,
-    /// and again and again at the end. `in_vain` tells that what it said last was not so.
+    /// and again and again at the end. `in_vain` tells that what it said last was not so. Says whether the end is known.
+    ///
+    /// Whoever asks is woken by what comes after this, whatever the answer was.
     #[inline]
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>, in_vain: bool) -> Poll<io::Result<()>> {
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>, in_vain: bool) -> Poll<io::Result<bool>> {
         // Dropped after the lock is let go, as what belongs to others always is.
         let _previous;
         let mut slots = self.selector.lock();
@@ -198,18 +200,27 @@ impl Place {
             return Poll::Ready(Err(ended()));
         }
         let slot = &mut slots.all[self.key as usize];
-        if slot.is(READABLE | AT_END) {
-            slot.state &= if in_vain { !(READABLE | AT_END) } else { !READABLE };
-            return Poll::Ready(Ok(()));
-        }
         if !slot.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
             _previous = slot.reader.replace(cx.waker().clone());
         }
+        if !slot.is(READABLE | AT_END) {
+            return Poll::Pending;
+        }
+        let at_end = slot.is(AT_END);
+        slot.state &= if in_vain { !(READABLE | AT_END) } else { !READABLE };
         if slots.was_last(self.key) {
             drop(slots);
             self.selector.look();
         }
-        Poll::Pending
+        Poll::Ready(Ok(at_end))
+    }
+
+    /// Will be read, whether or not it is known that something can be.
+    pub(super) fn set_reading(&self, cx: &mut Context<'_>) -> io::Result<bool> {
+        match self.poll_readable(cx, false) {
+            Poll::Ready(readable) => readable,
+            Poll::Pending => Ok(false),
+        }
     }
 
     /// Whether there may be room to write, or an error; once for each time that there was some.
@@ -332,17 +343,19 @@ impl Slots {
             else {
                 continue;
             };
+            let known = slot.state;
             if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
                 slot.state |= AT_END;
             }
             if flags.contains(EventFlags::IN) {
                 slot.state |= READABLE;
             }
-            if slot.is(READABLE | AT_END)
-                && let Some(reader) = slot.reader.take()
+            // Who was told, and has not looked since, is not told again.
+            if slot.state & !known & (READABLE | AT_END) != 0
+                && let Some(reader) = &slot.reader
             {
                 slot.round = self.round;
-                woken.push(reader);
+                woken.push(reader.clone());
             }
             if flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR) {
                 slot.state |= WRITABLE;
@@ -434,7 +447,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_that_waits_again_after_a_large_round_looks_for_the_next() {
+    async fn the_last_that_reads_after_a_large_round_looks_for_the_next() {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut cx = Context::from_waker(&waker);
@@ -450,10 +463,10 @@ mod tests {
         }
         // From here on the reactor has no turn.
         for (place, ..) in &sockets {
-            assert!(place.poll_readable(&mut cx, false).is_ready());
             assert_eq!(count.0.load(Ordering::Relaxed), LARGE_ROUND);
-            assert!(place.poll_readable(&mut cx, false).is_pending());
+            assert!(place.poll_readable(&mut cx, false).is_ready());
         }
+        // The last one has taken what came before it looked.
         assert_eq!(count.0.load(Ordering::Relaxed), 2 * LARGE_ROUND);
     }
 

@@ -118,14 +118,20 @@ impl AsyncRead for SocketStream {
         }
         let turn = ready!(coop::poll_proceed(cx));
         let mut in_vain = false;
+        let before = buffer.filled().len();
         loop {
-            // What comes after this was taken is told anew, so nothing that comes while it is read is missed.
-            if !self.more {
-                ready!(self.place.poll_readable(cx, in_vain))?;
-            }
+            // What comes after this is told anew, so nothing that comes while it is read is missed.
+            let at_end = match self.more {
+                true => self.place.set_reading(cx)?,
+                false => ready!(self.place.poll_readable(cx, in_vain))?,
+            };
             match receive(&self.socket, buffer) {
                 Ok(filled) => {
                     self.more = filled || self.stops_short;
+                    if at_end && buffer.filled().len() > before {
+                        // Of the end behind it nobody will tell again.
+                        cx.waker().wake_by_ref();
+                    }
                     turn.made_progress();
                     return Poll::Ready(Ok(()));
                 }
