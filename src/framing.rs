@@ -19,6 +19,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// is longer.
 pub const SLACK: usize = 64;
 
+/// How many messages are looked for behind the first; see [`Framing::decode_many`].
+pub(crate) const MANY: usize = 15;
+
 /// Cuts messages out of bytes, and wraps messages into bytes.
 pub trait Framing: Send + Sync {
     /// Finds the first message, at the front of `input`; `None` asks for more.
@@ -27,21 +30,31 @@ pub trait Framing: Send + Sync {
     /// looked through in vain, so that a message that comes a byte at a time costs no more than one that comes at once.
     fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError>;
 
-    /// Finds messages that stand at the front of `input` one behind the other, and adds them to `frames` until that holds
-    /// `most`: each as [`decode`](Self::decode) finds it behind the one before. What is no message yet, or none at all, ends it;
-    /// `decode` says which.
+    /// Finds the first message as [`decode`](Self::decode) does, and with it some that stand behind it: those are added to
+    /// `behind`, which is empty, each as it would be found behind the one before. How many they are at most is left to the
+    /// framing; what is no message yet, or none at all, is left for the next time.
     ///
     /// There is no need to write it: it is here so that many messages which came together cost one virtual call. Whoever finds
     /// many at once in less may.
-    fn decode_many(&self, input: &[u8], searched: &mut usize, frames: &mut Vec<Frame>, most: usize) {
-        let mut rest = input;
-        while frames.len() < most && !rest.is_empty() {
-            let Ok(Some(frame)) = self.decode(rest, searched) else { return };
-            let Some((_, behind)) = rest.split_at_checked(frame.taken) else { return };
-            *searched = 0;
-            rest = behind;
-            frames.push(frame);
+    fn decode_many(
+        &self,
+        input: &[u8],
+        searched: &mut usize,
+        behind: &mut Vec<Frame>,
+    ) -> Result<Option<Frame>, FramingError> {
+        let first = self.decode(input, searched)?;
+        let Some(frame) = &first else { return Ok(None) };
+        *searched = 0;
+        let mut rest = input.get(frame.taken..).unwrap_or_default();
+        while !rest.is_empty()
+            && behind.len() < MANY
+            && let Ok(Some(frame)) = self.decode(rest, searched)
+            && let Some((_, left)) = rest.split_at_checked(frame.taken)
+        {
+            behind.push(frame);
+            (rest, *searched) = (left, 0);
         }
+        Ok(first)
     }
 
     /// What the bytes that are left mean when the peer will send no more: a last message, nothing, or an error.

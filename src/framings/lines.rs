@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use crate::framing::{self, Frame, Framing, FramingError};
+use crate::framing::{self, Frame, Framing, FramingError, MANY};
 use crate::options::{OptionDoc, OptionError, Size};
 
 /// Lines of text, or of any bytes but the line feed.
@@ -62,19 +62,25 @@ impl Framing for Lines {
         Ok(Some(Frame::new(0..size, end + 1)))
     }
 
-    fn decode_many(&self, input: &[u8], searched: &mut usize, frames: &mut Vec<Frame>, most: usize) {
-        let mut start = 0;
-        let from = (*searched).min(input.len());
-        for found in memchr::memchr_iter(b'\n', &input[from..]) {
-            let line = &input[start..from + found];
+    fn decode_many(
+        &self,
+        input: &[u8],
+        searched: &mut usize,
+        behind: &mut Vec<Frame>,
+    ) -> Result<Option<Frame>, FramingError> {
+        let Some(first) = self.decode(input, searched)? else { return Ok(None) };
+        *searched = 0;
+        let (rest, mut start) = (&input[first.taken..], 0);
+        for end in memchr::memchr_iter(b'\n', rest).take(MANY) {
+            let line = &rest[start..end];
             let size = without_return(line);
-            if size > self.longest || frames.len() >= most {
-                return;
+            if size > self.longest {
+                break;
             }
-            let taken = line.len() + 1;
-            frames.push(Frame::new(0..size, taken));
-            (start, *searched) = (start + taken, 0);
+            behind.push(Frame::new(0..size, line.len() + 1));
+            start = end + 1;
         }
+        Ok(Some(first))
     }
 
     fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {

@@ -161,6 +161,7 @@ impl<S: Session> Future for Members<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        round::begin();
         // What there was no budget left to write.
         self.settle();
         let mut left = AT_ONCE;
@@ -262,17 +263,16 @@ impl<S: Session> Members<S> {
     /// Writes what those sent that have run. Where one of them has used up the budget nobody could write: the rest wait for the
     /// next turn, in which they come first.
     fn settle(&mut self) {
-        let in_time = round::look_anew();
+        let short = round::was_short();
         while has_budget_remaining()
             && let Some((place, unwritten)) = self.unsettled.pop_front()
         {
             match self.write(place, &unwritten) {
-                Ok(true) if in_time => {}
+                Ok(true) if short => {}
                 Ok(_) => drop(self.run(place, Step::Settling)),
                 Err(_) => self.end(place),
             }
         }
-        round::look_anew();
     }
 
     /// Whether all could be written. That is nearly always so, and then the session need not be run for it.

@@ -4,9 +4,8 @@
 //! each message: 3 to 4 % of what a message costs, the kernel's part included.
 
 use std::cell::Cell;
-use std::time::Duration;
 
-use tokio::time::Instant;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::moment::Moment;
 use crate::session::WireRef;
@@ -14,13 +13,10 @@ use crate::session::WireRef;
 /// How many handlers run before what the first of them sent is written: as long as that can a slow one hold it up.
 pub(super) const TOGETHER: usize = 16;
 
-/// Sessions look at the clock together as long as their handlers take no longer than this.
-const SHORT: Duration = Duration::from_millis(1);
-
 thread_local! {
     static STEP: Cell<Step> = const { Cell::new(Step::Alone) };
     static UNWRITTEN: Cell<Option<WireRef>> = const { Cell::new(None) };
-    static NOW: Cell<Option<(Instant, Moment)>> = const { Cell::new(None) };
+    static NOW: Cell<Option<(Timespec, Moment)>> = const { Cell::new(None) };
 }
 
 /// What a session is run for.
@@ -55,21 +51,36 @@ pub(super) fn write_later(wire: WireRef) {
     UNWRITTEN.set(Some(wire));
 }
 
-/// The moment that it is, for which those that run one after the other look at the clock once.
+/// The moment that it is, for which those that run one after the other look at the clock once: it costs as much as a good part
+/// of what they do.
 #[inline]
 pub(super) fn now(look: impl FnOnce() -> Moment) -> Moment {
     if step() == Step::Alone {
         return look();
     }
     let (_, now) = NOW.get().unwrap_or_else(|| {
-        let looked = (Instant::now(), look());
+        let looked = (tick(), look());
         NOW.set(Some(looked));
         looked
     });
     now
 }
 
-/// The next that asks looks at the clock anew. Whether what those before saw there may stand.
-pub(super) fn look_anew() -> bool {
-    NOW.take().is_none_or(|(looked, _)| looked.elapsed() < SHORT)
+/// Others begin to run, some time later: who asks next looks at the clock anew.
+pub(super) fn begin() {
+    NOW.set(None);
+}
+
+/// Whether what those that have run saw on the clock may stand. If not, who asks next looks anew.
+pub(super) fn was_short() -> bool {
+    let short = NOW.get().is_none_or(|(looked, _)| looked == tick());
+    if !short {
+        NOW.set(None);
+    }
+    short
+}
+
+/// The tick of the kernel's clock, one of some milliseconds, which costs next to nothing to ask for.
+fn tick() -> Timespec {
+    clock_gettime(ClockId::MonotonicCoarse)
 }

@@ -81,6 +81,10 @@ impl Inbound {
     #[inline(always)]
     pub(super) fn poll_next(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         match self.next_read(wire) {
+            Ok(false) if turn::may_wait(wire.id(), cx.waker(), &mut self.received) => {
+                self.source.let_go();
+                Poll::Pending
+            }
             Ok(false) => self.poll_wire(wire, cx),
             read => Poll::Ready(read),
         }
@@ -100,10 +104,6 @@ impl Inbound {
     #[inline(never)]
     fn poll_wire(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         let (whose, framing) = (wire.id(), wire.framing());
-        if turn::may_wait(whose, cx.waker(), &mut self.received) {
-            self.source.let_go();
-            return Poll::Pending;
-        }
         let mut wire = wire.lock();
         wire.count_received(std::mem::take(&mut self.received));
         let polled = wire.poll_recv(whose, cx, &mut self.source, &mut self.peer, framing);

@@ -13,9 +13,6 @@ use crate::error::Result;
 use crate::framing::{Frame, Framing, FramingError};
 use crate::link::ByteStream;
 
-/// How many messages are looked for at once.
-const TOGETHER: usize = 16;
-
 /// The receiving half of a framed stream. Between messages it holds nothing.
 #[derive(Default)]
 pub(super) struct Input {
@@ -161,14 +158,12 @@ impl Reading {
         }
     }
 
-    /// Looks for messages in what is left. What cannot be one is found out when its turn comes.
+    /// Looks for messages in what is left.
     #[inline(never)]
     fn find(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
-        let rest = &self.unread[self.rest..];
-        framing.decode_many(rest, &mut self.searched, &mut self.found, TOGETHER);
+        let first = framing.decode_many(&self.unread[self.rest..], &mut self.searched, &mut self.found)?;
         self.found.reverse();
-        let first = self.found.pop();
-        match first.map_or_else(|| framing.decode(rest, &mut self.searched), |first| Ok(Some(first)))? {
+        match first {
             Some(frame) => self.keep(framing, frame).map(|()| true),
             None => Ok(false),
         }

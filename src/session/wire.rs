@@ -252,10 +252,22 @@ impl Wire {
         Ok(())
     }
 
+    /// Writes what waits.
     #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        // Nothing to write, and nobody to tell: the common case of a poll that only read.
-        if self.others.is_none() && self.buffered() == 0 { Poll::Ready(Ok(())) } else { self.flush(cx) }
+        // As a rule nobody is to be told.
+        if self.others.is_none() {
+            let before = self.buffered();
+            if before == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(WireLink::Bytes(io, output)) = &mut self.link {
+                let polled = output.poll_flush(&mut **io, cx);
+                self.note_flush(before, &polled);
+                return polled;
+            }
+        }
+        self.flush(cx)
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -267,17 +279,28 @@ impl Wire {
             Some(WireLink::Messages(messages)) => messages.poll_flush(cx),
             Some(WireLink::Shared(socket)) => socket.poll_flush(cx).map(Ok),
         };
-        if let Poll::Ready(Err(error)) = &polled {
-            self.note_failure(error);
-        }
-        let after = self.buffered();
-        self.progressed |= after < before;
+        let after = self.note_flush(before, &polled);
         // Also when the room came by another hand: the sessions of a datagram socket share what waits for it. But not where
         // nothing has changed: who waits until all is written would ask again and again.
         if after < WATERMARK && (polled.is_ready() || after < before) {
             self.wake_waiting();
         }
         polled
+    }
+
+    /// Notes what became of `before` bytes that were to be written; gives how many still are.
+    #[inline]
+    fn note_flush(&mut self, before: usize, polled: &Poll<Result<()>>) -> usize {
+        let after = match polled {
+            Poll::Ready(Ok(())) => 0,
+            Poll::Ready(Err(error)) => {
+                self.note_failure(error);
+                self.buffered()
+            }
+            Poll::Pending => self.buffered(),
+        };
+        self.progressed |= after < before;
+        after
     }
 
     /// [`poll_flush`](Self::poll_flush) for a handler.

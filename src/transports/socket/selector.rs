@@ -46,7 +46,7 @@ use super::reactor::register;
 /// How many events one system call brings.
 const EVENTS: usize = 256;
 /// A round that woke so many is followed by another without the reactor: the busier, the surer that something has come.
-const LARGE_ROUND: usize = 8;
+const LARGE_ROUND: usize = 4;
 
 thread_local! {
     static SELECTORS: RefCell<Vec<(Id, Arc<Selector>)>> = const { RefCell::new(Vec::new()) };
