@@ -157,6 +157,7 @@ impl<'a> Trial<'a> {
         for piece in pieces {
             input.extend_from_slice(piece);
             while !input.is_empty() {
+                self.finds_many_as_one(&input, searched)?;
                 match framing.decode(&input, &mut searched) {
                     Ok(Some(frame)) => {
                         match take(framing, frame, &mut input, largest)? {
@@ -186,6 +187,28 @@ impl<'a> Trial<'a> {
                 Err(error) => return Ok(Received { end: Err(error), ..received }),
             }
         }
+    }
+}
+
+impl Trial<'_> {
+    /// Messages that are found at once are those that are found one by one.
+    fn finds_many_as_one(&self, input: &[u8], searched: usize) -> Outcome {
+        let (mut alone, mut together, mut behind) = (searched, searched, Vec::new());
+        let mut found = self.framing.decode(input, &mut alone);
+        let many = self.framing.decode_many(input, &mut together, &mut behind);
+        check(many == found, || {
+            format!("of {} it finds {found:?} first, and {many:?} where it finds many", in_short(input))
+        })?;
+        let mut rest = input;
+        for next in behind {
+            let taken = found.ok().flatten().map_or(0, |frame| frame.taken);
+            rest = rest.get(taken..).unwrap_or_default();
+            found = self.framing.decode(rest, &mut 0);
+            check(found == Ok(Some(next)), || {
+                format!("of {} it finds {found:?}, and {next:?} where it finds many", in_short(rest))
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -307,6 +330,7 @@ mod tests {
         TrustsAnyLength,
         WritesBeforeItRefuses,
         LosesTheLastPart,
+        FindsOthersTogether,
         Panics,
         CarriesNothing,
     }
@@ -319,6 +343,19 @@ mod tests {
                 Fault::Panics if input.len() > 2 => panic!("as it was told"),
                 _ => self.sound.decode(input, searched),
             }
+        }
+
+        fn decode_many(
+            &self,
+            input: &[u8],
+            searched: &mut usize,
+            behind: &mut Vec<Frame>,
+        ) -> Result<Option<Frame>, FramingError> {
+            let first = self.decode(input, searched)?;
+            if matches!(self.fault, Fault::FindsOthersTogether) {
+                behind.push(Frame::new(0..0, 1));
+            }
+            Ok(first)
         }
 
         fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {
@@ -347,6 +384,7 @@ mod tests {
             (Fault::TrustsAnyLength, "at a limit of 100"),
             (Fault::WritesBeforeItRefuses, "and writes something all the same"),
             (Fault::LosesTheLastPart, "is encoded otherwise when it is given in parts"),
+            (Fault::FindsOthersTogether, "where it finds many"),
             (Fault::Panics, "it panics when it carries"),
             (Fault::CarriesNothing, "it carries none of"),
         ] {
