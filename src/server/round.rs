@@ -5,7 +5,8 @@
 
 use std::cell::Cell;
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
 
 use super::moment::Moment;
 use crate::session::WireRef;
@@ -16,7 +17,7 @@ pub(super) const TOGETHER: usize = 16;
 thread_local! {
     static STEP: Cell<Step> = const { Cell::new(Step::Alone) };
     static UNWRITTEN: Cell<Option<WireRef>> = const { Cell::new(None) };
-    static NOW: Cell<Option<(Timespec, Moment)>> = const { Cell::new(None) };
+    static NOW: Cell<Option<(Option<TimeSpec>, Moment)>> = const { Cell::new(None) };
 }
 
 /// What a session is run for.
@@ -80,7 +81,41 @@ pub(super) fn was_short() -> bool {
     short
 }
 
-/// The tick of the kernel's clock, one of some milliseconds, which costs next to nothing to ask for.
-fn tick() -> Timespec {
-    clock_gettime(ClockId::MonotonicCoarse)
+/// The tick of the kernel's clock, one of some milliseconds, which costs next to nothing to ask for; clock_gettime(2).
+fn tick() -> Option<TimeSpec> {
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_run_together_look_at_the_clock_once_unless_one_of_them_takes_long() {
+        let looks = Cell::new(0);
+        let look = || {
+            looks.set(looks.get() + 1);
+            Moment::PAST
+        };
+        begin();
+        let looked_in_vain = loop {
+            let before = looks.get();
+            for _ in 0..2 {
+                run(Step::Running, || drop(now(look)));
+            }
+            if was_short() {
+                break before;
+            }
+        };
+        assert_eq!(looks.get(), looked_in_vain + 1);
+        let began = tick();
+        while tick() == began {}
+        assert!(!was_short());
+        run(Step::Settling, || drop(now(look)));
+        assert_eq!(looks.get(), looked_in_vain + 2);
+        run(Step::Alone, || drop(now(look)));
+        begin();
+        run(Step::Running, || drop(now(look)));
+        assert_eq!(looks.get(), looked_in_vain + 4);
+    }
 }
