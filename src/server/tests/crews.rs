@@ -326,7 +326,7 @@ async fn a_worker_that_goes_closes_its_connections_and_says_so() {
 /// What an idle connection costs is this future, what its link and its handler hold, and little else.
 #[test]
 fn the_future_of_a_connection_is_small() {
-    fn size_of_future<A, F: Future>(_: fn(A) -> F) -> usize {
+    fn size_of_future<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
         // As a crew holds it.
         size_of::<Option<F>>()
     }
