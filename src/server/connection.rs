@@ -98,8 +98,7 @@ impl Arrival {
     /// Opens the link, and a session, if that is all there is to be done.
     fn open(self) -> Stage {
         let Arrival { permit, incoming, at } = self;
-        let remote = incoming.remote().clone();
-        let begun = Begun { at, remote, permit };
+        let begun = Begun { permit, remote: incoming.remote().clone(), at };
         match incoming.open() {
             Opening::Done(Ok(dialled)) if begun.permit.service.layers.is_empty() => {
                 let opened = begun.permit.service.bare(dialled);
