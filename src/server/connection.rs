@@ -241,16 +241,15 @@ pub(super) struct Record {
     session: Session,
     /// Leads to the listener as well.
     permit: Permit,
+    /// 0 once its end was told.
     number: u64,
     begun: Moment,
-    /// Whether its end was told.
-    over: bool,
 }
 
 impl Record {
     pub(super) fn begin(permit: Permit, session: Session, begun: Moment) -> Self {
         let number = permit.hub.session_number();
-        let record = Record { session, permit, number, begun, over: false };
+        let record = Record { session, permit, number, begun };
         record.permit.observe(&Event::SessionOpened {
             session: record.number,
             listener: &record.permit.name,
@@ -316,11 +315,11 @@ impl Record {
     }
 
     fn tell(&mut self, reason: CloseReason, error: Option<&str>, totals: Totals) {
-        self.over = true;
+        let number = mem::take(&mut self.number);
         let lasted = self.permit.hub.now().since(self.begun);
         self.permit.count(reason);
         self.permit.observe(&Event::SessionClosed {
-            session: self.number,
+            session: number,
             listener: &self.permit.name,
             remote: self.remote(),
             reason,
@@ -341,7 +340,7 @@ impl Record {
 /// The task was dropped, or panicked outside the handler.
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.over {
+        if self.number != 0 {
             let reason = if std::thread::panicking() { CloseReason::Panicked } else { CloseReason::Cut };
             let totals = self.session.shut();
             self.tell(reason, None, totals);

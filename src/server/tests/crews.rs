@@ -369,5 +369,5 @@ fn the_future_of_a_connection_is_small() {
         size_of::<Option<F>>()
     }
     let size = size_of_future(connection::run);
-    assert!(size <= 240, "{size} bytes");
+    assert!(size <= 232, "{size} bytes");
 }
