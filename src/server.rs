@@ -41,6 +41,7 @@ mod outbox;
 mod peers;
 mod permits;
 mod port;
+mod returns;
 mod round;
 mod shutdown;
 #[cfg(test)]

@@ -107,6 +107,18 @@ impl Session {
         wire.totals()
     }
 
+    /// Ends the conversation in order and [shuts](Self::shut) it, if nothing has to be waited for; see
+    /// [`Wire::closes_at_once`].
+    pub(crate) fn shut_at_once(&mut self, closing_tells: bool, cx: &mut Context<'_>) -> Option<Totals> {
+        let mut wire = self.wire.lock();
+        if !wire.closes_at_once(closing_tells, cx) {
+            return None;
+        }
+        wire.count_received(self.inbound.take_received());
+        wire.close();
+        Some(wire.totals())
+    }
+
     /// Who is at the other end. In a [shared](crate::Sessions::Shared) session: who sent the last message.
     pub fn peer(&self) -> &Peer {
         &self.inbound.peer

@@ -1,4 +1,5 @@
-//! The accept loop of one listener: a permit, then a connection, then a worker for it.
+//! The accept loop of one listener: a connection, a permit, then a worker for it. Where those over the limit are to wait, the
+//! permit comes first.
 //!
 //! Nothing a peer does makes it wait: handshakes are the session's own affair. No error ends it for good either:
 //! 1. An error that concerns one connection is skipped.
@@ -11,21 +12,22 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
+use super::connection::Arrival;
 use super::errno;
-use super::listening::Listening;
+use super::listening::{Listening, Permit};
 use crate::event::{AcceptFault, Event, Refusal};
 use crate::limits::WhenFull;
 use crate::transport::{Acceptor, Incoming, Listener};
 
 use super::Report;
-use super::permits::Permit;
-use super::watchman::Phase;
+use super::moment::Moment;
+use super::watchman::{Phase, Watch};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -75,20 +77,30 @@ enum Stop {
     Broken(io::Error),
 }
 
+/// What interrupts accepting.
+enum Interruption {
+    Stop(Stop),
+    /// There is no permit now, and one is to be waited for.
+    Full,
+    Failed(io::Error),
+}
+
 impl Accepting {
     async fn accept_all(&mut self, acceptor: &mut dyn Acceptor) -> Stop {
         let listening = self.listening.clone();
         let mut watch = listening.hub.shutdown.watch();
+        let mut permit = None;
         loop {
-            let (permit, accepted) = tokio::select! {
-                biased;
-                () = poll_fn(|cx| watch.poll_reached(cx, Phase::Draining)) => return Stop::Draining,
-                next = next(&listening, acceptor) => next,
-            };
-            match accepted {
-                Ok(Some(incoming)) => self.admit(permit, incoming),
-                Ok(None) => return Stop::Ended,
-                Err(error) => {
+            match poll_fn(|cx| self.poll_accept_all(acceptor, &mut watch, &mut permit, cx)).await {
+                Interruption::Stop(stop) => return stop,
+                Interruption::Full => {
+                    permit = tokio::select! {
+                        biased;
+                        () = poll_fn(|cx| watch.poll_reached(cx, Phase::Draining)) => return Stop::Draining,
+                        permit = Permit::wait(&listening) => Some(permit),
+                    };
+                }
+                Interruption::Failed(error) => {
                     let class = errno::classify(&error);
                     let name = &listening.name;
                     listening.observe(&Event::AcceptFailed { listener: name, reason: class, error: &error });
@@ -102,17 +114,51 @@ impl Accepting {
         }
     }
 
+    /// Begins a session for each that calls, until nobody does. Where those over the limit wait, none is taken out of the
+    /// backlog without a `permit`; and it is only held while somebody calls, so that one which all listeners share is not
+    /// kept from those that need it.
+    fn poll_accept_all(
+        &mut self,
+        acceptor: &mut dyn Acceptor,
+        watch: &mut Watch,
+        permit: &mut Option<Permit>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Interruption> {
+        let waits = self.listening.service.limits.when_full == WhenFull::Wait;
+        // All that waited were there at this moment.
+        let now = self.listening.hub.now();
+        loop {
+            if watch.poll_reached(cx, Phase::Draining).is_ready() {
+                return Poll::Ready(Interruption::Stop(Stop::Draining));
+            }
+            if waits && permit.is_none() {
+                *permit = Permit::take(&self.listening);
+                if permit.is_none() {
+                    return Poll::Ready(Interruption::Full);
+                }
+            }
+            match acceptor.poll_accept(cx) {
+                Poll::Ready(Ok(Some(incoming))) => self.admit(permit.take(), incoming, now),
+                Poll::Ready(Ok(None)) => return Poll::Ready(Interruption::Stop(Stop::Ended)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Interruption::Failed(error)),
+                Poll::Pending => {
+                    *permit = None;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
     /// Begins the session, or closes the connection with a reason that is counted.
-    fn admit(&mut self, permit: Option<Permit>, incoming: Box<dyn Incoming>) {
+    fn admit(&mut self, permit: Option<Permit>, incoming: Box<dyn Incoming>, at: Moment) {
         self.pause = FIRST_PAUSE;
-        // A session may have ended while the connection was awaited.
-        let Some(mut permit) = permit.or_else(|| self.listening.permits.take()) else {
+        let Some(mut permit) = permit.or_else(|| Permit::take(&self.listening)) else {
             return self.refuse(incoming, Refusal::MaxSessions);
         };
         if !permit.admit_source(incoming.remote()) {
             return self.refuse(incoming, Refusal::MaxSessionsPerIp);
         }
-        self.listening.hub.begin(self.listening.clone(), incoming, permit);
+        self.listening.hub.begin(Arrival { permit, incoming, at });
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "dropping it closes the connection")]
@@ -138,7 +184,7 @@ impl Accepting {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         tokio::select! {
             () = pause => {}
-            () = hub.session_ended.notified() => {}
+            () = hub.session_ended.next() => {}
             () = hub.shutdown.draining() => {}
         }
         self.spare.take_back();
@@ -146,9 +192,10 @@ impl Accepting {
 
     /// Takes what waits in the backlog already: closing the listener would reset it.
     fn take_backlog(&mut self, acceptor: &mut dyn Acceptor) {
+        let now = self.listening.hub.now();
         for _ in 0..LAST_ACCEPTS {
             match accept_now(acceptor) {
-                Some(Ok(Some(incoming))) => self.admit(None, incoming),
+                Some(Ok(Some(incoming))) => self.admit(None, incoming, now),
                 Some(Err(error)) if errno::classify(&error) == AcceptFault::Transient => {}
                 _ => return,
             }
@@ -186,7 +233,7 @@ impl Accepting {
     /// Waits for the sessions.
     async fn finish(self) -> Report {
         // Each of them watches for the deadline itself.
-        self.listening.permits.all_back().await;
+        self.listening.all_over().await;
         self.listening.report(self.failed)
     }
 }
@@ -194,30 +241,6 @@ impl Accepting {
 /// The connection that waits already, if one does. The budget that tokio gives a task for one turn does not count here.
 fn accept_now(acceptor: &mut dyn Acceptor) -> Option<io::Result<Option<Box<dyn Incoming>>>> {
     tokio::task::unconstrained(poll_fn(|cx| acceptor.poll_accept(cx))).now_or_never()
-}
-
-/// The next connection, with a permit for its session. While nobody calls no permit is held, so that one which all
-/// listeners share is not kept from those that need it.
-async fn next(
-    listening: &Listening,
-    acceptor: &mut dyn Acceptor,
-) -> (Option<Permit>, io::Result<Option<Box<dyn Incoming>>>) {
-    let permits = &listening.permits;
-    let waits = listening.service.limits.when_full == WhenFull::Wait;
-    loop {
-        let mut permit = if waits { Some(permits.wait().await) } else { None };
-        let next = poll_fn(|cx| {
-            let permit = permit.take().or_else(|| permits.take());
-            if permit.is_none() && waits {
-                // One is waited for before a connection is taken out of the backlog.
-                return Poll::Ready(None);
-            }
-            acceptor.poll_accept(cx).map(|accepted| Some((permit, accepted)))
-        });
-        if let Some(next) = next.await {
-            return next;
-        }
-    }
 }
 
 /// A descriptor held for the moment when there is no other.

@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,12 +12,12 @@ use tracing::Instrument;
 use tracing::instrument::Instrumented;
 
 use super::conversation::{Conversing, Ending, converse};
-use super::listening::Listening;
+use super::listening::{Listening, Permit};
 use super::moment::Moment;
-use super::permits::Permit;
+use super::watchman::Watch;
 use crate::address::Address;
 use crate::error::{Error, Result};
-use crate::event::{CloseReason, Event, Refusal};
+use crate::event::{CloseReason, Event, Refusal, Totals};
 use crate::handler::Sessions;
 use crate::limits::Limits;
 use crate::session::{Session, WireRef};
@@ -26,14 +25,14 @@ use crate::transport::{Incoming, Opening};
 
 /// A connection that was accepted and may have a session.
 pub(super) struct Arrival {
-    pub(super) listening: Arc<Listening>,
-    pub(super) incoming: Box<dyn Incoming>,
     pub(super) permit: Permit,
-    /// That of the runtime that it is given to.
-    pub(super) watchman: u32,
+    pub(super) incoming: Box<dyn Incoming>,
+    /// When that was.
+    pub(super) at: Moment,
 }
 
-/// Opens the connection, runs the handler and closes. The permit is held until the end.
+/// Opens the connection, runs the handler and closes. The permit is held until the end; the watch, which is one of the
+/// runtime that this is run on, is left to the next in its place.
 ///
 /// An idle connection is this future and little else. So what is rare (a layer's handshake, a peer that does not read, a
 /// span) is boxed and makes no room for itself here; and what is done at once, as opening and closing nearly always are,
@@ -41,16 +40,15 @@ pub(super) struct Arrival {
 ///
 /// It is no `async fn`, and changes its one place as the connection goes on: what is given to an asynchronous block and
 /// what is kept in it over an `await` has room of its own in there from the beginning to the end.
-pub(super) fn run(arrival: Arrival) -> impl Future<Output = ()> + Send {
+pub(super) fn run(arrival: Arrival, mut watch: Watch) -> impl Future<Output = Watch> + Send {
     let mut stage = Stage::Arrived(arrival);
     async move {
         poll_fn(|cx| stage.poll_open(cx)).await;
-        let ending = match &mut stage {
-            Stage::Open(record, _) => record.converse_in_span().await,
-            _ => return,
-        };
-        let mut ending = Some(ending);
-        poll_fn(|cx| stage.poll_close(&mut ending, cx)).await;
+        if let Stage::Open(record) = &mut stage {
+            let mut ending = Some(record.converse_in_span(&mut watch).await);
+            poll_fn(|cx| stage.poll_close(&mut ending, cx)).await;
+        }
+        watch
     }
 }
 
@@ -59,7 +57,7 @@ enum Stage {
     Arrived(Arrival),
     /// Its link or a layer does not open at once.
     Opening(Pin<Box<dyn Future<Output = Stage> + Send>>),
-    Open(Record, Permit),
+    Open(Record),
     /// Its peer has yet to take what it is owed, or to close.
     Closing(Pin<Box<dyn Future<Output = ()> + Send>>),
     Over,
@@ -80,14 +78,14 @@ impl Stage {
 
     /// Ready when an open connection is over.
     fn poll_close(&mut self, ending: &mut Option<Ending>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(ending) = ending.take()
-            && let Stage::Open(mut record, permit) = mem::replace(self, Stage::Over)
-        {
-            if !ending.orderly || record.closes_at_once(cx) {
-                record.end(&ending).give_back(permit);
+        if let (Stage::Open(record), Some(ending)) = (&mut *self, ending.take()) {
+            if record.ends_at_once(&ending, cx) {
+                *self = Stage::Over;
                 return Poll::Ready(());
             }
-            *self = Stage::Closing(Box::pin(close(record, permit, ending)));
+            if let Stage::Open(record) = mem::replace(self, Stage::Over) {
+                *self = Stage::Closing(Box::pin(close(record, ending)));
+            }
         }
         if let Stage::Closing(closing) = self {
             ready!(closing.as_mut().poll(cx));
@@ -99,11 +97,11 @@ impl Stage {
 impl Arrival {
     /// Opens the link, and a session, if that is all there is to be done.
     fn open(self) -> Stage {
-        let Arrival { listening, incoming, permit, watchman } = self;
-        let begun = Begun { at: listening.hub.now(), remote: incoming.remote().clone(), listening, permit, watchman };
+        let Arrival { permit, incoming, at } = self;
+        let begun = Begun { permit, remote: incoming.remote().clone(), at };
         match incoming.open() {
-            Opening::Done(Ok(dialled)) if begun.listening.service.layers.is_empty() => {
-                let opened = begun.listening.service.bare(dialled);
+            Opening::Done(Ok(dialled)) if begun.permit.service.layers.is_empty() => {
+                let opened = begun.permit.service.bare(dialled);
                 begun.stage(opened.into())
             }
             opening => Stage::Opening(begun.open_later(opening)),
@@ -113,11 +111,9 @@ impl Arrival {
 
 /// A connection that is being opened.
 struct Begun {
-    listening: Arc<Listening>,
-    remote: Address,
     permit: Permit,
+    remote: Address,
     at: Moment,
-    watchman: u32,
 }
 
 impl Begun {
@@ -130,7 +126,7 @@ impl Begun {
 
     /// Opens link and layers under the handshake clock.
     async fn open(self, link: Opening) -> Stage {
-        let listening = &self.listening;
+        let listening: &Listening = &self.permit;
         let opening = async { listening.service.open(link.await?).await };
         let opened = unless_cut(listening, within(listening.service.limits.handshake_timeout, opening)).await;
         self.stage(match opened {
@@ -142,9 +138,9 @@ impl Begun {
 
     /// What comes of it. What fails is counted, and is no session.
     fn stage(self, opened: Opened) -> Stage {
-        let Begun { listening, remote, permit, at, watchman } = self;
+        let Begun { permit: listening, remote, at } = self;
         let (reason, error) = match opened {
-            Opened::Done(session) => return Stage::Open(Record::begin(listening, session, at, watchman), permit),
+            Opened::Done(session) => return Stage::Open(Record::begin(listening, session, at)),
             Opened::Cut => {
                 listening.count(CloseReason::Cut);
                 return Stage::Over;
@@ -173,10 +169,10 @@ impl From<Result<Session>> for Opened {
 }
 
 /// Closes a session whose peer is not through with it.
-async fn close(mut record: Record, permit: Permit, ending: Ending) {
-    let Record { listening, session, begun, .. } = &mut record;
+async fn close(mut record: Record, ending: Ending) {
+    let Record { permit: listening, session, begun, .. } = &mut record;
     let cut_short = let_it_take_the_rest(listening, session, *begun).await;
-    record.end(&cut_short.map_or(ending, Ending::cut)).give_back(permit);
+    record.end(&cut_short.map_or(ending, Ending::cut));
 }
 
 /// Lets the peer take what is left, at its own speed, as long as it takes any of it within the write clock. Then it waits
@@ -241,23 +237,22 @@ async fn unless_cut<T>(listening: &Listening, future: impl Future<Output = T>) -
 
 /// A session, of whose beginning it tells and, whatever happens to its task, of its end.
 pub(super) struct Record {
-    listening: Arc<Listening>,
+    /// Before the permit, so that it is closed first.
     session: Session,
+    /// Leads to the listener as well.
+    permit: Permit,
+    /// 0 once its end was told.
     number: u64,
     begun: Moment,
-    /// Whether its end was told.
-    over: bool,
-    /// Who keeps its clocks.
-    watchman: u32,
 }
 
 impl Record {
-    pub(super) fn begin(listening: Arc<Listening>, session: Session, begun: Moment, watchman: u32) -> Self {
-        let number = listening.hub.session_number();
-        let record = Record { number, listening, session, begun, over: false, watchman };
-        record.listening.observe(&Event::SessionOpened {
+    pub(super) fn begin(permit: Permit, session: Session, begun: Moment) -> Self {
+        let number = permit.hub.session_number();
+        let record = Record { session, permit, number, begun };
+        record.permit.observe(&Event::SessionOpened {
             session: record.number,
-            listener: &record.listening.name,
+            listener: &record.permit.name,
             remote: &record.session.peer().remote,
         });
         record
@@ -267,30 +262,30 @@ impl Record {
     /// costs nothing where that is not logged.
     pub(super) fn span(&self) -> tracing::Span {
         let (session, remote) = (self.number, tracing::field::display(&self.session.peer().remote));
-        tracing::debug_span!(target: "greetd", "session", session, listener = self.listening.name, remote)
+        tracing::debug_span!(target: "greetd", "session", session, listener = self.permit.name, remote)
     }
 
     /// Runs the listener's handler over the session.
-    fn converse(&mut self) -> Conversing<'_> {
-        let Listening { service, hub, .. } = &*self.listening;
-        let watchman = hub.shutdown.watchman(self.watchman);
-        converse(&*service.handler, &mut self.session, &service.limits, watchman, self.begun)
+    fn converse<'a>(&'a mut self, watch: &'a mut Watch) -> Conversing<'a> {
+        let service = &self.permit.service;
+        converse(&*service.handler, &mut self.session, &service.limits, watch, self.begun)
     }
 
     /// The same under limits that are not the listener's.
-    pub(super) fn converse_under<'a>(&'a mut self, limits: &'a Limits) -> Conversing<'a> {
-        let Listening { service, hub, .. } = &*self.listening;
-        let watchman = hub.shutdown.watchman(self.watchman);
-        converse(&*service.handler, &mut self.session, limits, watchman, self.begun)
+    pub(super) fn converse_under<'a>(&'a mut self, limits: &'a Limits, watch: &'a mut Watch) -> Conversing<'a> {
+        converse(&*self.permit.service.handler, &mut self.session, limits, watch, self.begun)
     }
 
     /// [`converse`](Self::converse), in the session's span where there is one; without it the span has no room here.
-    pub(super) fn converse_in_span(&mut self) -> Either<Conversing<'_>, Pin<Box<Instrumented<Conversing<'_>>>>> {
+    pub(super) fn converse_in_span<'a>(
+        &'a mut self,
+        watch: &'a mut Watch,
+    ) -> Either<Conversing<'a>, Pin<Box<Instrumented<Conversing<'a>>>>> {
         let span = self.span();
         if span.is_disabled() {
-            Either::Left(self.converse())
+            Either::Left(self.converse(watch))
         } else {
-            Either::Right(Box::pin(self.converse().instrument(span)))
+            Either::Right(Box::pin(self.converse(watch).instrument(span)))
         }
     }
 
@@ -299,27 +294,33 @@ impl Record {
         &mut self.session
     }
 
-    /// Closes the session in order, if that is done at once.
-    fn closes_at_once(&mut self, cx: &mut Context<'_>) -> bool {
-        let service = &self.listening.service;
-        let closing_tells = service.layers.is_empty() && service.transport.closing_tells();
-        self.session.wire().lock().closes_at_once(closing_tells, cx)
+    /// Closes the link and tells of the end, if nothing has to be waited for.
+    fn ends_at_once(&mut self, ending: &Ending, cx: &mut Context<'_>) -> bool {
+        let service = &self.permit.service;
+        let totals = if ending.orderly {
+            let closing_tells = service.layers.is_empty() && service.transport.closing_tells();
+            let Some(totals) = self.session.shut_at_once(closing_tells, cx) else { return false };
+            totals
+        } else {
+            self.session.shut()
+        };
+        self.tell(ending.reason, ending.error.as_deref(), totals);
+        true
     }
 
     /// Closes the link, and tells of the end.
-    pub(super) fn end(mut self, ending: &Ending) -> Arc<Listening> {
-        self.tell(ending.reason, ending.error.as_deref());
-        self.listening.clone()
+    pub(super) fn end(mut self, ending: &Ending) {
+        let totals = self.session.shut();
+        self.tell(ending.reason, ending.error.as_deref(), totals);
     }
 
-    fn tell(&mut self, reason: CloseReason, error: Option<&str>) {
-        self.over = true;
-        let totals = self.session.shut();
-        let lasted = self.listening.hub.now().since(self.begun);
-        self.listening.count(reason);
-        self.listening.observe(&Event::SessionClosed {
-            session: self.number,
-            listener: &self.listening.name,
+    fn tell(&mut self, reason: CloseReason, error: Option<&str>, totals: Totals) {
+        let number = mem::take(&mut self.number);
+        let lasted = self.permit.hub.now().since(self.begun);
+        self.permit.count(reason);
+        self.permit.observe(&Event::SessionClosed {
+            session: number,
+            listener: &self.permit.name,
             remote: self.remote(),
             reason,
             error: error.as_ref().map(|error| error as &dyn crate::event::ErrorText),
@@ -331,7 +332,7 @@ impl Record {
     /// Whom the session is with: nobody in particular, where it answers all peers of a socket.
     fn remote(&self) -> &Address {
         let peer = self.session.peer();
-        let shared = !peer.connected() && self.listening.service.handler.sessions() == Sessions::Shared;
+        let shared = !peer.connected() && self.permit.service.handler.sessions() == Sessions::Shared;
         if shared { &Address::Unnamed } else { &peer.remote }
     }
 }
@@ -339,9 +340,10 @@ impl Record {
 /// The task was dropped, or panicked outside the handler.
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.over {
+        if self.number != 0 {
             let reason = if std::thread::panicking() { CloseReason::Panicked } else { CloseReason::Cut };
-            self.tell(reason, None);
+            let totals = self.session.shut();
+            self.tell(reason, None, totals);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use super::busy;
 use super::moment::Moment;
 use super::round::{self, Step};
-use super::watchman::{Phase, Watch, Watchman};
+use super::watchman::{Phase, Watch};
 use crate::error::{Error, Result};
 use crate::event::CloseReason;
 use crate::handler::{Conversation, Handler};
@@ -54,14 +54,14 @@ pub(super) fn converse<'a>(
     handler: &'a dyn Handler,
     session: &'a mut Session,
     limits: &'a Limits,
-    watchman: &'a Watchman,
+    watch: &'a mut Watch,
     begun: Moment,
 ) -> Conversing<'a> {
     let (wire, connected) = (session.wire().clone(), session.peer().connected());
     let conversation = Contained::begin(handler, session);
     // Asked when the conversation is made: whoever made it may have let others push.
     let gathers = wire.lock().lets_gather();
-    Conversing { watch: watchman.watch(), wire, gathers, clocks: Clocks::new(limits, begun, connected), conversation }
+    Conversing { watch, wire, gathers, clocks: Clocks::new(limits, begun, connected), conversation }
 }
 
 /// A conversation under its clocks. It is much of what an idle connection costs, so it is written out: an async block
@@ -71,7 +71,7 @@ pub(super) struct Conversing<'a> {
     wire: WireRef,
     /// Whether the handler's next turn may go by without a look at the wire.
     gathers: bool,
-    watch: Watch<'a>,
+    watch: &'a mut Watch,
     clocks: Clocks<'a>,
 }
 
@@ -141,7 +141,7 @@ impl Conversing<'_> {
         }
         // Should it not be written entirely, the session settles once more before it runs.
         self.gathers = later || wire.lets_gather();
-        let clock = self.clocks.check(&mut wire, &mut self.watch, later);
+        let clock = self.clocks.check(&mut wire, self.watch, later);
         if later {
             if let Clock::Runs = clock {
                 round::write_later(self.wire.clone());
@@ -284,7 +284,7 @@ impl<'a> Clocks<'a> {
     /// Called when the handler waits. Makes sure that the session is woken at the next deadline or before. `written` says that
     /// nothing waits to be written, or that it is about to be.
     #[inline]
-    fn check(&mut self, wire: &mut Wire, watch: &mut Watch<'_>, written: bool) -> Clock {
+    fn check(&mut self, wire: &mut Wire, watch: &mut Watch, written: bool) -> Clock {
         let receiving = wire.take_receiving();
         let now = round::now(|| watch.now());
         let sooner = self.note(wire, now, written) || (receiving && !self.set_for_receiving);
@@ -319,7 +319,7 @@ impl<'a> Clocks<'a> {
     }
 
     /// Sets the next deadline, or says that it has passed.
-    fn set(&mut self, watch: &mut Watch<'_>, receiving: bool, now: Moment) -> Clock {
+    fn set(&mut self, watch: &mut Watch, receiving: bool, now: Moment) -> Clock {
         self.set_for_receiving = receiving;
         let (deadline, clock) = self.next(receiving, now);
         if deadline <= now {

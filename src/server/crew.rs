@@ -27,13 +27,14 @@ use tokio::task::yield_now;
 
 use super::connection::Arrival;
 use super::round::{self, Step, TOGETHER};
+use super::watchman::{Watch, Watchman};
 use crate::session::WireRef;
 
 /// How many sessions run before the reactor has its turn. It is as many as a runtime runs tasks unless it is told
 /// otherwise (tokio's `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
 const AT_ONCE: usize = 61;
 
-/// The memory of how many sessions that have ended is kept for others.
+/// How many places are left as they are for the next, with the memory of the session that ended.
 const KEPT: usize = 64;
 
 /// A crew, to those that bring it sessions. When this is dropped, it ends with its last session.
@@ -41,9 +42,9 @@ pub(super) struct Crew(Arc<Inbox>);
 
 impl Crew {
     /// A crew without sessions, in a task of that runtime. `run` makes a session of a connection.
-    pub(super) fn start<S: Session>(runtime: &Handle, run: fn(Arrival) -> S) -> Self {
+    pub(super) fn start<S: Session>(runtime: &Handle, watchman: Arc<Watchman>, run: fn(Arrival, Watch) -> S) -> Self {
         let inbox = Arc::new(Inbox(Mutex::default()));
-        runtime.spawn(Members::new(inbox.clone(), run));
+        runtime.spawn(Members::new(inbox.clone(), watchman, run));
         Crew(inbox)
     }
 
@@ -127,10 +128,10 @@ impl ArcWake for Bell {
     }
 }
 
-/// What a crew runs. All are of one type, so that a place has a pointer to its own and nothing else.
-pub(super) trait Session: Future<Output = ()> + Send + 'static {}
+/// What a crew runs. All are of one type, so that a place has a pointer to its own and nothing else. Each leaves its watch.
+pub(super) trait Session: Future<Output = Watch> + Send + 'static {}
 
-impl<S: Future<Output = ()> + Send + 'static> Session for S {}
+impl<S: Future<Output = Watch> + Send + 'static> Session for S {}
 
 /// The memory of a session, and the session while it lasts.
 type Running<S> = Pin<Box<Option<S>>>;
@@ -140,15 +141,23 @@ struct Place<S> {
     bell: Arc<Bell>,
 }
 
+/// What a session that has ended leaves to the next one in its place.
+struct Left<S> {
+    place: u32,
+    memory: Running<S>,
+    watch: Watch,
+}
+
 /// The crew's task.
 struct Members<S> {
     inbox: Arc<Inbox>,
+    watchman: Arc<Watchman>,
     /// Makes a session, which is an `S`.
-    begin: fn(Arrival) -> S,
+    begin: fn(Arrival, Watch) -> S,
     places: Vec<Place<S>>,
+    /// The places that are free: those that were left a moment ago with what was left there, and others.
+    left: Vec<Left<S>>,
     free: Vec<u32>,
-    /// The memory of sessions that have ended.
-    spare: Vec<Running<S>>,
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
     /// The places of those that have run, and what is yet to be written of each.
@@ -195,10 +204,10 @@ impl<S: Session> Future for Members<S> {
 }
 
 impl<S: Session> Members<S> {
-    fn new(inbox: Arc<Inbox>, begin: fn(Arrival) -> S) -> Self {
-        let (places, free, spare, arrivals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    fn new(inbox: Arc<Inbox>, watchman: Arc<Watchman>, begin: fn(Arrival, Watch) -> S) -> Self {
+        let (places, left, free, arrivals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (woken, unsettled) = (VecDeque::new(), VecDeque::new());
-        Members { inbox, begin, places, free, spare, woken, unsettled, arrivals }
+        Members { inbox, watchman, begin, places, left, free, woken, unsettled, arrivals }
     }
 
     /// Whether all is over.
@@ -208,34 +217,33 @@ impl<S: Session> Members<S> {
             std::mem::swap(&mut self.woken, &mut news.woken);
             std::mem::swap(&mut self.arrivals, &mut news.arrivals);
             news.task = Some(cx.waker().clone());
-            if news.closed && self.free.len() == self.places.len() {
+            if news.closed && self.left.len() + self.free.len() == self.places.len() {
                 return true;
             }
         }
         let mut arrivals = std::mem::take(&mut self.arrivals);
         for arrival in arrivals.drain(..) {
-            let place = self.admit((self.begin)(arrival));
+            let place = self.admit(arrival);
             self.woken.push_back(place);
         }
         self.arrivals = arrivals;
         false
     }
 
-    fn admit(&mut self, session: S) -> u32 {
-        let session = match self.spare.pop() {
-            Some(mut running) => {
-                running.set(Some(session));
-                running
-            }
-            None => Box::pin(Some(session)),
-        };
+    fn admit(&mut self, arrival: Arrival) -> u32 {
+        if let Some(Left { place, mut memory, watch }) = self.left.pop() {
+            memory.set(Some((self.begin)(arrival, watch)));
+            self.places[place as usize].session = Some(memory);
+            return place;
+        }
+        let session = Some(Box::pin(Some((self.begin)(arrival, self.watchman.watch()))));
         if let Some(place) = self.free.pop() {
-            self.places[place as usize].session = Some(session);
+            self.places[place as usize].session = session;
             return place;
         }
         let place = u32::try_from(self.places.len()).expect("a machine holds fewer sessions than that");
         let bell = Arc::new(Bell { inbox: self.inbox.clone(), place, rung: AtomicBool::new(false) });
-        self.places.push(Place { session: Some(session), bell });
+        self.places.push(Place { session, bell });
         place
     }
 
@@ -253,11 +261,12 @@ impl<S: Session> Members<S> {
         let unwritten = round::run(step, || {
             polled = catch_unwind(AssertUnwindSafe(|| session.poll(&mut Context::from_waker(&waker))));
         });
-        if !matches!(polled, Ok(Poll::Pending)) {
-            self.end(number);
-            return None;
+        match polled {
+            Ok(Poll::Pending) => return unwritten,
+            Ok(Poll::Ready(watch)) => self.end(number, Some(watch)),
+            Err(_) => self.end(number, None),
         }
-        unwritten
+        None
     }
 
     /// Writes what those sent that have run. Where one of them has used up the budget nobody could write: the rest wait for the
@@ -270,7 +279,7 @@ impl<S: Session> Members<S> {
             match self.write(place, &unwritten) {
                 Ok(true) if short => {}
                 Ok(_) => drop(self.run(place, Step::Settling)),
-                Err(_) => self.end(place),
+                Err(_) => self.end(place, None),
             }
         }
     }
@@ -282,16 +291,15 @@ impl<S: Session> Members<S> {
         catch_unwind(AssertUnwindSafe(|| matches!(unwritten.lock().poll_flush(&mut cx), Poll::Ready(Ok(())))))
     }
 
-    /// Lets go of the session in that place. Its memory is not given back to be asked for anew by the next: where sessions
-    /// are short that was measured to be a good part of what one costs.
-    fn end(&mut self, number: u32) {
-        if let Some(mut running) = self.places[number as usize].session.take() {
-            let _ = catch_unwind(AssertUnwindSafe(|| running.set(None)));
-            if self.spare.len() < KEPT {
-                self.spare.push(running);
-            }
+    /// Lets go of the session in that place. Its memory and its watch are left to the next: where sessions are short, to ask
+    /// for them anew was measured to be a good part of what one costs. Whoever wakes its watch runs nobody, once.
+    fn end(&mut self, place: u32, watch: Option<Watch>) {
+        let Some(mut memory) = self.places[place as usize].session.take() else { return };
+        let dropped = catch_unwind(AssertUnwindSafe(|| memory.set(None)));
+        match watch {
+            Some(watch) if dropped.is_ok() && self.left.len() < KEPT => self.left.push(Left { place, memory, watch }),
+            _ => self.free.push(place),
         }
-        self.free.push(number);
     }
 }
 

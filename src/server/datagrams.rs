@@ -14,10 +14,9 @@ use tracing::Instrument;
 use super::Report;
 use super::connection::Record;
 use super::guard::OwnListeners;
-use super::listening::Listening;
+use super::listening::{Listening, Permit};
 use super::peers;
 use super::port::Port;
-use super::shutdown::Shutdown;
 use crate::address::Address;
 use crate::event::CloseReason;
 use crate::handler::Sessions;
@@ -51,9 +50,10 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
     loop {
         let nobody = Peer::new(listening.local.clone(), Address::Unnamed, route.clone());
         let session = Session::over(WireLink::Shared(port), nobody);
-        let mut record = Record::begin(listening.clone(), session, hub.now(), Shutdown::OWN);
-        let span = record.span();
-        let ending = record.converse_under(&clockless).instrument(span).await;
+        let permit = Permit::take(listening).expect("no limit holds for it");
+        let mut record = Record::begin(permit, session, hub.now());
+        let (span, mut watch) = (record.span(), hub.shutdown.watch());
+        let ending = record.converse_under(&clockless, &mut watch).instrument(span).await;
         let totals = record.session().totals();
         let link = record.session().wire().lock().take_link();
         let reason = ending.reason;

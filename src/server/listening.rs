@@ -4,20 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::Report;
 use super::connection::{self, Arrival};
 use super::crew::Crew;
 use super::moment::{Era, Moment};
-use super::permits::{Permit, Permits};
+use super::permits::{self, Permits, Permitting};
+use super::returns::Returns;
 use super::shutdown::Shutdown;
 use super::watchman::Watchman;
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::event::{CloseReason, Event, Observer};
+use crate::handler::Sessions;
 use crate::service::Service;
-use crate::transport::{Incoming, Listener};
+use crate::transport::Listener;
 
 /// What all listeners of one server share.
 pub(super) struct Hub {
@@ -27,7 +29,7 @@ pub(super) struct Hub {
     /// The sessions that the whole server may hold; none where there is no limit.
     pub(super) sessions: Option<Arc<Semaphore>>,
     /// Told whenever a session ends: whoever waits for a descriptor tries again.
-    pub(super) session_ended: Notify,
+    pub(super) session_ended: Returns,
     workers: Vec<Worker>,
     next_worker: AtomicUsize,
     next_session: AtomicU64,
@@ -38,18 +40,23 @@ impl Hub {
     pub(super) fn new(observer: Arc<dyn Observer>, max_sessions: usize, runtimes: &[Handle]) -> Self {
         let era = Era::begin();
         let here = Handle::current();
-        let mut shutdown = Shutdown::new(Watchman::start(era, &here));
-        let mut workers: Vec<Worker> =
-            runtimes.iter().map(|runtime| Worker::new(runtime, shutdown.add(Watchman::start(era, runtime)))).collect();
+        let own = Watchman::start(era, &here);
+        let mut shutdown = Shutdown::new(own.clone());
+        let mut workers: Vec<Worker> = Vec::new();
+        for runtime in runtimes {
+            let watchman = Watchman::start(era, runtime);
+            shutdown.add(&watchman);
+            workers.push(Worker::new(runtime, watchman));
+        }
         if workers.is_empty() {
-            workers.push(Worker::new(&here, Shutdown::OWN));
+            workers.push(Worker::new(&here, own));
         }
         Hub {
             era,
             shutdown,
             observer,
             sessions: (max_sessions <= Semaphore::MAX_PERMITS).then(|| Arc::new(Semaphore::new(max_sessions))),
-            session_ended: Notify::new(),
+            session_ended: Returns::default(),
             workers,
             next_worker: AtomicUsize::new(0),
             next_session: AtomicU64::new(1),
@@ -57,14 +64,15 @@ impl Hub {
     }
 
     /// Gives a session to the worker whose turn it is. It stays where it began.
-    pub(super) fn begin(&self, listening: Arc<Listening>, incoming: Box<dyn Incoming>, permit: Permit) {
-        let turn = self.next_worker.fetch_add(1, Ordering::Relaxed);
-        let worker = &self.workers[turn % self.workers.len()];
-        let arrival = Arrival { listening, incoming, permit, watchman: worker.watchman };
-        match &worker.runs {
-            Runs::Crew(crew) => crew.begin(arrival),
-            Runs::Tasks(runtime) => {
-                runtime.spawn(connection::run(arrival));
+    pub(super) fn begin(&self, arrival: Arrival) {
+        let worker = match &*self.workers {
+            [only] => only,
+            many => &many[self.next_worker.fetch_add(1, Ordering::Relaxed) % many.len()],
+        };
+        match worker {
+            Worker::Crew(crew) => crew.begin(arrival),
+            Worker::Tasks(runtime, watchman) => {
+                runtime.spawn(connection::run(arrival, watchman.watch()));
             }
         }
     }
@@ -79,28 +87,24 @@ impl Hub {
     }
 }
 
-/// A runtime that runs sessions.
-struct Worker {
-    watchman: u32,
-    runs: Runs,
-}
-
-/// Sessions on a runtime of one thread are run all in one task; on any other each is a task, which can move to whichever
-/// thread is free.
-enum Runs {
+/// A runtime that runs sessions. On one of one thread they are run all in one task; on any other each is a task, which can
+/// move to whichever thread is free.
+enum Worker {
     Crew(Crew),
-    Tasks(Handle),
+    Tasks(Handle, Arc<Watchman>),
 }
 
 impl Worker {
-    fn new(runtime: &Handle, watchman: u32) -> Self {
-        let runs = match runtime.runtime_flavor() {
-            RuntimeFlavor::CurrentThread => Runs::Crew(Crew::start(runtime, connection::run)),
-            _ => Runs::Tasks(runtime.clone()),
-        };
-        Worker { watchman, runs }
+    fn new(runtime: &Handle, watchman: Arc<Watchman>) -> Self {
+        match runtime.runtime_flavor() {
+            RuntimeFlavor::CurrentThread => Worker::Crew(Crew::start(runtime, watchman, connection::run)),
+            _ => Worker::Tasks(runtime.clone(), watchman),
+        }
     }
 }
+
+/// The right to a session of a listener.
+pub(super) type Permit = permits::Permit<Listening>;
 
 /// What all tasks of one listener share.
 pub(super) struct Listening {
@@ -108,7 +112,7 @@ pub(super) struct Listening {
     pub(super) local: Address,
     /// The endpoint with the address that the kernel gave: its name in events.
     pub(super) name: String,
-    pub(super) permits: Arc<Permits>,
+    permits: Permits,
     /// Sessions that ended by themselves and that were cut, from the drain's beginning on.
     finished: AtomicUsize,
     cut: AtomicUsize,
@@ -119,14 +123,17 @@ impl Listening {
     pub(super) fn new(service: Service, listener: &Listener, hub: Arc<Hub>) -> Self {
         let limits = &service.limits;
         let local = listener.local();
-        // The peers of a datagram socket are bounded by the size of their table already.
-        let max_sessions = match listener {
-            Listener::Connections(_) => limits.max_sessions,
-            Listener::Datagrams(_) => usize::MAX,
+        let (server, per_source) = (hub.sessions.clone(), limits.max_sessions_per_ip);
+        let permits = match (listener, service.handler.sessions()) {
+            (Listener::Connections(_), _) => Permits::new(server, limits.max_sessions, per_source),
+            // They are bounded by the size of their table already.
+            (Listener::Datagrams(_), Sessions::PerPeer) => Permits::new(server, usize::MAX, per_source),
+            // The one that answers all peers is there in any case.
+            (Listener::Datagrams(_), Sessions::Shared) => Permits::new(None, usize::MAX, None),
         };
         Listening {
             name: format!("{}://{local}", service.route.scheme),
-            permits: Permits::new(hub.sessions.clone(), max_sessions, limits.max_sessions_per_ip),
+            permits,
             finished: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
             service,
@@ -144,11 +151,9 @@ impl Listening {
         endpoint
     }
 
-    /// A session is over, and its socket is closed: whoever waits may need the descriptor. Before it tells of it, its permit is
-    /// given back.
-    pub(super) fn give_back(&self, permit: Permit) {
-        drop(permit);
-        self.hub.session_ended.notify_one();
+    /// Waits until all sessions are over.
+    pub(super) async fn all_over(&self) {
+        self.permits.all_back().await;
     }
 
     /// Counts a session that ended, from the drain's beginning on.
@@ -167,5 +172,16 @@ impl Listening {
 
     pub(super) fn observe(&self, event: &Event<'_>) {
         self.hub.observer.observe(event);
+    }
+}
+
+impl Permitting for Listening {
+    fn permits(&self) -> &Permits {
+        &self.permits
+    }
+
+    /// A session is over, and its socket is closed: whoever waits may need the descriptor.
+    fn note_return(&self) {
+        self.hub.session_ended.tell();
     }
 }

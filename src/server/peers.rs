@@ -22,9 +22,8 @@ use tokio::task::yield_now;
 use super::Report;
 use super::connection::Record;
 use super::conversation::Ending;
-use super::listening::Listening;
+use super::listening::{Listening, Permit};
 use super::port::Port;
-use super::shutdown::Shutdown;
 use crate::error::Result;
 use crate::event::{CloseReason, Event, Loss, Refusal};
 use crate::link::{MessageStream, Peer};
@@ -205,7 +204,7 @@ impl Table {
             None
         };
         // The table's own size bounds the listener's sessions.
-        let Some(mut permit) = self.listening.permits.take() else { return refuse(Refusal::MaxSessions) };
+        let Some(mut permit) = Permit::take(&self.listening) else { return refuse(Refusal::MaxSessions) };
         if !permit.admit_source(&ends.remote) {
             return refuse(Refusal::MaxSessionsPerIp);
         }
@@ -218,11 +217,12 @@ impl Table {
         let mailbox = Mailbox::new(ends, place, self.woken.clone());
         let link = PeerLink { mailbox: mailbox.clone(), port: self.port.clone(), reply_limit: None };
         let session = Session::over(WireLink::Messages(Box::new(link)), peer);
-        let mut record = Record::begin(self.listening.clone(), session, begun, Shutdown::OWN);
+        let mut record = Record::begin(permit, session, begun);
+        let mut watch = self.listening.hub.shutdown.watch();
         let of_session = mailbox.clone();
         let session = Box::pin(async move {
             let ending = {
-                let mut conversation = pin!(record.converse_in_span());
+                let mut conversation = pin!(record.converse_in_span(&mut watch));
                 poll_fn(|cx| {
                     if of_session.is_evicted() {
                         return Poll::Ready(Ending::cut(CloseReason::Evicted));
@@ -231,7 +231,7 @@ impl Table {
                 })
                 .await
             };
-            record.end(&ending).give_back(permit);
+            record.end(&ending);
         });
         self.known.insert(mailbox.clone());
         // A peer is spared once it was heard a second time: sources that speak once displace one another.

@@ -2,82 +2,113 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
+use super::returns::Returns;
 use crate::address::Address;
 
 /// Who may begin a session: the whole server, one listener of it, one source.
 #[derive(Debug)]
 pub(super) struct Permits {
-    /// None where the server as a whole has no limit.
+    /// None where the server as a whole has no limit. Listeners that wait for it are served in turn.
     server: Option<Arc<Semaphore>>,
-    listener: Semaphore,
-    sources: Option<Sources>,
-    /// How many are held, and who waits until none is.
+    /// How many the listener may give, and how many are held.
+    most: usize,
     held: AtomicUsize,
-    all_back: Notify,
+    sources: Option<Sources>,
+    /// Those of this listener that come back.
+    returns: Returns,
 }
 
-/// The right to one session; given back when it is dropped. It is small, since each session holds one.
+/// Whoever permits sessions.
+pub(super) trait Permitting {
+    fn permits(&self) -> &Permits;
+
+    /// A permit has come back.
+    fn note_return(&self) {}
+}
+
+/// The right to one session; given back when it is dropped. It leads to whoever gave it, and is small, since each session
+/// holds one.
 #[derive(Debug)]
-pub(super) struct Permit {
-    permits: Arc<Permits>,
+pub(super) struct Permit<P: Permitting> {
+    of: Arc<P>,
     source: Option<Box<IpAddr>>,
 }
 
 impl Permits {
-    pub(super) fn new(server: Option<Arc<Semaphore>>, listener: usize, per_source: Option<usize>) -> Arc<Self> {
-        Arc::new(Permits {
+    pub(super) fn new(server: Option<Arc<Semaphore>>, listener: usize, per_source: Option<usize>) -> Self {
+        Permits {
             server,
-            listener: Semaphore::new(listener.min(Semaphore::MAX_PERMITS)),
-            sources: per_source.map(|most| Sources { most, held: Mutex::default() }),
+            most: listener,
             held: AtomicUsize::new(0),
-            all_back: Notify::new(),
-        })
-    }
-
-    /// A permit, if there is one now.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Permit> {
-        let listener = self.listener.try_acquire().ok()?;
-        if let Some(server) = &self.server {
-            server.try_acquire().ok()?.forget();
+            sources: per_source.map(|most| Sources { most, held: Mutex::default() }),
+            returns: Returns::default(),
         }
-        listener.forget();
-        Some(self.permit())
-    }
-
-    /// A permit, as soon as there is one. Cancel-safe.
-    pub(super) async fn wait(self: &Arc<Self>) -> Permit {
-        let never_closed = "these semaphores are never closed";
-        let listener = self.listener.acquire().await.expect(never_closed);
-        if let Some(server) = &self.server {
-            server.acquire().await.expect(never_closed).forget();
-        }
-        listener.forget();
-        self.permit()
     }
 
     /// Waits until no permit is held.
     pub(super) async fn all_back(&self) {
-        // The last one leaves word, also where nobody waits yet.
-        while self.held.load(Ordering::SeqCst) > 0 {
-            self.all_back.notified().await;
-        }
+        self.returns.until(|| (self.held.load(Ordering::SeqCst) == 0).then_some(())).await;
     }
 
-    fn permit(self: &Arc<Self>) -> Permit {
-        self.held.fetch_add(1, Ordering::SeqCst);
-        Permit { permits: self.clone(), source: None }
+    fn has_room(&self) -> bool {
+        self.held.load(Ordering::SeqCst) < self.most
+    }
+
+    fn take_of_listener(&self) -> Option<()> {
+        let one_more = |held| (held < self.most).then_some(held + 1);
+        self.held.fetch_update(Ordering::SeqCst, Ordering::Relaxed, one_more).ok().map(drop)
+    }
+
+    fn give_back_to_listener(&self) {
+        self.held.fetch_sub(1, Ordering::SeqCst);
+        self.returns.tell();
     }
 }
 
-impl Permit {
+impl<P: Permitting> Permit<P> {
+    /// A permit, if there is one now.
+    pub(super) fn take(of: &Arc<P>) -> Option<Self> {
+        let permits = of.permits();
+        permits.take_of_listener()?;
+        if let Some(server) = &permits.server {
+            let Ok(taken) = server.try_acquire() else {
+                permits.give_back_to_listener();
+                return None;
+            };
+            taken.forget();
+        }
+        Some(Permit { of: of.clone(), source: None })
+    }
+
+    /// A permit, as soon as there is one. Cancel-safe.
+    pub(super) async fn wait(of: &Arc<P>) -> Self {
+        let permits = of.permits();
+        loop {
+            permits.returns.until(|| permits.has_room().then_some(())).await;
+            let Some(server) = &permits.server else {
+                if let Some(permit) = Permit::take(of) {
+                    return permit;
+                }
+                continue;
+            };
+            let taken = server.acquire().await.expect("this semaphore is never closed");
+            if permits.take_of_listener().is_some() {
+                taken.forget();
+                return Permit { of: of.clone(), source: None };
+            }
+        }
+    }
+
     /// Adds the source's own limit, or says that it is reached. Sources without an IP address have none.
     pub(super) fn admit_source(&mut self, remote: &Address) -> bool {
-        let (Some(sources), Some(ip)) = (&self.permits.sources, remote.canonical_ip()) else { return true };
+        let Some(sources) = &self.of.permits().sources else { return true };
+        let Some(ip) = remote.canonical_ip() else { return true };
         let prefix = prefix(ip);
         let admitted = sources.take(prefix);
         self.source = admitted.then(|| Box::new(prefix));
@@ -85,18 +116,25 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl<P: Permitting> Deref for Permit<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.of
+    }
+}
+
+impl<P: Permitting> Drop for Permit<P> {
     fn drop(&mut self) {
-        if let (Some(prefix), Some(sources)) = (&self.source, &self.permits.sources) {
-            sources.give_back(**prefix);
+        let permits = self.of.permits();
+        if let (Some(prefix), Some(sources)) = (self.source.take(), &permits.sources) {
+            sources.give_back(*prefix);
         }
-        self.permits.listener.add_permits(1);
-        if let Some(server) = &self.permits.server {
+        if let Some(server) = &permits.server {
             server.add_permits(1);
         }
-        if self.permits.held.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.permits.all_back.notify_one();
-        }
+        permits.give_back_to_listener();
+        self.of.note_return();
     }
 }
 
@@ -142,40 +180,76 @@ fn prefix(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+
+    impl Permitting for Permits {
+        fn permits(&self) -> &Permits {
+            self
+        }
+    }
 
     fn permits(server: usize, listener: usize, per_source: Option<usize>) -> Arc<Permits> {
-        Permits::new(Some(Arc::new(Semaphore::new(server))), listener, per_source)
+        Arc::new(Permits::new(Some(Arc::new(Semaphore::new(server))), listener, per_source))
     }
 
     #[test]
     fn a_limit_is_exact_and_a_permit_comes_back_with_its_session() {
         let permits = permits(10, 2, None);
-        let first = permits.take().unwrap();
-        let _second = permits.take().unwrap();
-        assert!(permits.take().is_none());
+        let first = Permit::take(&permits).unwrap();
+        let _second = Permit::take(&permits).unwrap();
+        assert!(Permit::take(&permits).is_none());
         drop(first);
-        assert!(permits.take().is_some());
+        assert!(Permit::take(&permits).is_some());
     }
 
     #[test]
     fn the_server_s_limit_holds_over_all_listeners() {
         let server = Some(Arc::new(Semaphore::new(1)));
-        let (a, b) = (Permits::new(server.clone(), 5, None), Permits::new(server, 5, None));
-        let held = a.take().unwrap();
-        assert!(b.take().is_none());
+        let [a, b] = [server.clone(), server].map(|server| Arc::new(Permits::new(server, 5, None)));
+        let held = Permit::take(&a).unwrap();
+        assert!(Permit::take(&b).is_none());
         drop(held);
-        assert!(b.take().is_some());
+        assert!(Permit::take(&b).is_some());
+    }
+
+    #[test]
+    fn whoever_waits_has_the_next_permit_and_holds_none_before() {
+        for (server, listener) in [(10, 1), (1, 10)] {
+            let permits = permits(server, listener, None);
+            let held = Permit::take(&permits).unwrap();
+            let mut given_up = Box::pin(Permit::wait(&permits));
+            let mut waiting = Box::pin(Permit::wait(&permits));
+            assert!((&mut given_up).now_or_never().is_none() && (&mut waiting).now_or_never().is_none());
+            drop((given_up, held));
+            let next = waiting.now_or_never().unwrap();
+            assert!(Permit::take(&permits).is_none());
+            drop(next);
+            assert!(permits.all_back().now_or_never().is_some());
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_all_of_them_waits_for_the_last() {
+        let permits = permits(10, 10, None);
+        let [first, last] = [(); 2].map(|()| Permit::take(&permits).unwrap());
+        let mut waiting = Box::pin(permits.all_back());
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(first);
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(last);
+        assert!(waiting.now_or_never().is_some());
     }
 
     #[test]
     fn sources_in_one_ipv6_network_share_a_limit_and_leave_nothing_behind() {
         let permits = permits(10, 10, Some(1));
         let from = |text: &str| Address::Ip(text.parse().unwrap());
-        let mut first = permits.take().unwrap();
+        let take = || Permit::take(&permits).unwrap();
+        let mut first = take();
         assert!(first.admit_source(&from("[2001:db8::1]:1")));
-        assert!(!permits.take().unwrap().admit_source(&from("[2001:db8::2]:1")));
-        assert!(permits.take().unwrap().admit_source(&from("[2001:db8:0:1::2]:1")));
-        assert!(permits.take().unwrap().admit_source(&Address::Unnamed));
+        assert!(!take().admit_source(&from("[2001:db8::2]:1")));
+        assert!(take().admit_source(&from("[2001:db8:0:1::2]:1")));
+        assert!(take().admit_source(&Address::Unnamed));
         drop(first);
         assert!(permits.sources.as_ref().unwrap().held.lock().unwrap().is_empty());
     }

@@ -12,26 +12,17 @@ pub(super) struct Shutdown {
 }
 
 impl Shutdown {
-    /// The number of the watchman of the runtime that the server was started on.
-    pub(super) const OWN: u32 = 0;
-
     pub(super) fn new(own: Arc<Watchman>) -> Self {
         Shutdown { watchmen: vec![own] }
     }
 
-    /// Adds that of another runtime; gives his number.
-    pub(super) fn add(&mut self, watchman: Arc<Watchman>) -> u32 {
-        self.watchmen.push(watchman);
-        u32::try_from(self.watchmen.len() - 1).expect("a machine runs fewer threads than that")
+    /// Adds that of another runtime.
+    pub(super) fn add(&mut self, watchman: &Arc<Watchman>) {
+        self.watchmen.push(watchman.clone());
     }
 
-    /// The watchman of that number.
-    pub(super) fn watchman(&self, number: u32) -> &Watchman {
-        &self.watchmen[number as usize]
-    }
-
-    fn own(&self) -> &Watchman {
-        self.watchman(Self::OWN)
+    fn own(&self) -> &Arc<Watchman> {
+        &self.watchmen[0]
     }
 
     /// From now on no session begins, and idle ones end.
@@ -53,7 +44,7 @@ impl Shutdown {
     }
 
     /// A watch for one task of the runtime that the server was started on.
-    pub(super) fn watch(&self) -> Watch<'_> {
+    pub(super) fn watch(&self) -> Watch {
         self.own().watch()
     }
 

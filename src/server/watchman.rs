@@ -164,9 +164,9 @@ impl Watchman {
         }
     }
 
-    /// A watch for one task, or for one session.
-    pub(super) fn watch(&self) -> Watch<'_> {
-        Watch { watchman: self, place: None, deadline: Moment::PAST }
+    /// A watch for one task.
+    pub(super) fn watch(self: &Arc<Self>) -> Watch {
+        Watch { watchman: self.clone(), place: None, deadline: Moment::PAST }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -228,14 +228,17 @@ impl Table {
 }
 
 /// Wakes one task whenever the phase changes and when its deadline has come. It stays in the task that asks it first.
+///
+/// There it may be handed on from one session to the next in the same place, with its deadline: whoever is woken too soon
+/// asks for a later one, as ever. Most have ended long before.
 #[derive(Debug)]
-pub(super) struct Watch<'a> {
-    watchman: &'a Watchman,
+pub(super) struct Watch {
+    watchman: Arc<Watchman>,
     deadline: Moment,
     place: Option<u32>,
 }
 
-impl Watch<'_> {
+impl Watch {
     /// The phase now; when it changes, the task is woken.
     #[inline]
     pub(super) fn phase(&mut self, cx: &Context<'_>) -> Phase {
@@ -283,7 +286,7 @@ impl Watch<'_> {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(place) = self.place {
             self.watchman.table().leave(place);
@@ -304,7 +307,7 @@ mod tests {
     }
 
     /// Waits for that long, by the watchman's clock.
-    async fn watch_for(watchman: &Watchman, time: Duration) {
+    async fn watch_for(watchman: &Arc<Watchman>, time: Duration) {
         let mut watch = watchman.watch();
         let deadline = watch.now().after(time);
         poll_fn(|cx| {
@@ -372,7 +375,7 @@ mod tests {
 
     #[tokio::test]
     async fn deadlines_that_were_given_up_do_not_pile_up() {
-        let watchman = Watchman::new(Era::begin());
+        let watchman = Arc::new(Watchman::new(Era::begin()));
         let cx = Context::from_waker(Waker::noop());
         let mut lasting = watchman.watch();
         lasting.phase(&cx);
@@ -391,7 +394,7 @@ mod tests {
     /// Otherwise the table is looked through for what was given up each time that a deadline is asked for, in vain.
     #[tokio::test]
     async fn a_deadline_that_is_asked_for_again_and_again_does_not_fill_the_table() {
-        let watchman = Watchman::new(Era::begin());
+        let watchman = Arc::new(Watchman::new(Era::begin()));
         let cx = Context::from_waker(Waker::noop());
         let [near, far] = [1, 100].map(|time| watchman.now().after(seconds(time)));
         let mut watches: Vec<_> = (0..100).map(|_| watchman.watch()).collect();

@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::coop::has_budget_remaining;
 use tokio::task::{consume_budget, yield_now};
+use tokio::time::{Instant, sleep};
 
 use super::scripted::{Bench, Client, connections, settle};
 use crate::address::Address;
@@ -323,13 +324,50 @@ async fn a_worker_that_goes_closes_its_connections_and_says_so() {
     assert_eq!((drained.finished, drained.cut), (0, 1));
 }
 
+/// A session has the watch of the one that was in its place before, which asked to be woken at another moment.
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_at_its_own_time_whoever_had_its_place_before() {
+    let lasting = || connections(echo()).limits("idle-timeout=60s");
+    let bench = Bench::serve_two(Server::new(), lasting(), connections(echo()).limits("idle-timeout=5s")).await;
+    for second in [false, true, false] {
+        let mut former = bench.connect();
+        former.send("x\n").await;
+        assert_eq!(former.line().await, "x");
+        sleep(Duration::from_secs(30)).await;
+        drop(former);
+        settle().await;
+        let (mut client, limit) = if second { (bench.connect_to_second(), 5) } else { (bench.connect(), 60) };
+        let start = Instant::now();
+        assert_eq!(client.rest().await, "");
+        assert_eq!(start.elapsed().as_secs(), limit);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_a_session_in_a_place_that_was_another_s() {
+    let bench = connections(echo()).start().await;
+    for _ in 0..2 {
+        let mut former = bench.connect();
+        former.send("x\n").await;
+        assert_eq!(former.line().await, "x");
+        drop(former);
+        settle().await;
+    }
+    let mut client = bench.connect();
+    client.send("x\n").await;
+    assert_eq!(client.line().await, "x");
+    let drained = bench.running.drain(Duration::from_secs(30)).await;
+    assert_eq!((drained.finished, drained.cut), (1, 0));
+    assert_eq!(client.rest().await, "");
+}
+
 /// What an idle connection costs is this future, what its link and its handler hold, and little else.
 #[test]
 fn the_future_of_a_connection_is_small() {
-    fn size_of_future<A, F: Future>(_: fn(A) -> F) -> usize {
+    fn size_of_future<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
         // As a crew holds it.
         size_of::<Option<F>>()
     }
     let size = size_of_future(connection::run);
-    assert!(size <= 240, "{size} bytes");
+    assert!(size <= 232, "{size} bytes");
 }
