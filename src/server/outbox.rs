@@ -196,7 +196,7 @@ fn place(peer: &Address) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::Datagram;
+    use crate::transport::Datagrams;
     use proptest::prelude::*;
 
     /// Takes what is sent apart again, as the kernel does.
@@ -211,7 +211,7 @@ mod tests {
             Address::Unnamed
         }
 
-        fn poll_recv(&mut self, _: &mut Context<'_>, _: &mut VecDeque<Datagram>) -> Poll<io::Result<()>> {
+        fn poll_recv(&mut self, _: &mut Context<'_>, _: &mut VecDeque<Datagrams>) -> Poll<io::Result<()>> {
             Poll::Pending
         }
 

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::input::Input;
+use super::messages::Messages;
 use super::wire::{Received, WireRef};
 use crate::error::{Error, Result};
 use crate::framing::FramingError;
@@ -21,7 +22,7 @@ pub(super) enum Source {
     /// They are cut out of what is read.
     Stream(Input),
     /// The link gives them.
-    Messages(Box<Bytes>),
+    Messages(Box<Messages>),
 }
 
 impl Source {
@@ -30,7 +31,7 @@ impl Source {
     pub(super) fn message(&self) -> &[u8] {
         match self {
             Source::Stream(input) => input.message(),
-            Source::Messages(message) => message,
+            Source::Messages(messages) => messages.message(),
         }
     }
 
@@ -39,7 +40,7 @@ impl Source {
     pub(super) fn take(&mut self) -> Bytes {
         match self {
             Source::Stream(input) => input.take(),
-            Source::Messages(message) => std::mem::take(&mut **message),
+            Source::Messages(messages) => messages.take(),
         }
     }
 
@@ -47,7 +48,7 @@ impl Source {
     fn clear(&mut self) {
         match self {
             Source::Stream(input) => input.clear(),
-            Source::Messages(message) => message.clear(),
+            Source::Messages(messages) => messages.put_one(Bytes::new()),
         }
     }
 }
@@ -74,6 +75,12 @@ impl Inbound {
                 Ok(false) => {}
                 Err(error) => return Poll::Ready(Err(self.refuse(wire, error))),
             }
+        }
+        if let Source::Messages(messages) = &mut self.source
+            && messages.next()
+        {
+            self.received.count(messages.message());
+            return Poll::Ready(Ok(true));
         }
         self.poll_wire(wire, cx)
     }
