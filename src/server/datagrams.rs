@@ -66,7 +66,9 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
             return listening.report(true);
         };
         port = same;
-        unreceived.into_iter().for_each(|datagrams| port.put_back(datagrams));
+        if let Some(datagrams) = unreceived {
+            port.put_back(datagrams);
+        }
         if hub.shutdown.is_draining() {
             tokio::select! {
                 () = std::future::poll_fn(|cx| port.poll_flush(cx)) => {}
