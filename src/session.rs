@@ -19,6 +19,7 @@ mod exchange;
 mod framed;
 mod inbound;
 mod input;
+mod messages;
 mod output;
 mod pusher;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::event::Totals;
 use crate::framing::Framing;
 use crate::link::{Link, Opened, Peer};
+use crate::transport::Datagrams;
 
 pub use exchange::Exchange;
 pub use framed::Framed;
@@ -117,6 +119,14 @@ impl Session {
         wire.count_received(self.inbound.take_received());
         wire.close();
         Some(wire.totals())
+    }
+
+    /// What a shared session was given and has not received, for the one that comes after it.
+    pub(crate) fn take_unreceived(&mut self) -> Option<Datagrams> {
+        let Source::Messages(messages) = &mut self.inbound.source else { return None };
+        let (payload, segment) = messages.take_rest()?;
+        let (remote, local) = (self.peer().remote.clone(), self.peer().local().clone());
+        Some(Datagrams { segment, ..Datagrams::one(payload, remote, local) })
     }
 
     /// Who is at the other end. In a [shared](crate::Sessions::Shared) session: who sent the last message.

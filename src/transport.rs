@@ -139,17 +139,41 @@ impl IntoFuture for Opening {
     }
 }
 
-/// One datagram that came.
+/// One or more datagrams of the same size from the same peer, which came in a row: whatever has to be found out about
+/// a peer is found out once for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Datagram {
-    /// What it carries.
+pub struct Datagrams {
+    /// The datagrams, one after another.
     pub payload: Bytes,
-    /// Who sent it.
+    /// The size of each of them in bytes; the last may be shorter. Never 0: an empty payload is one empty datagram.
+    pub segment: usize,
+    /// Who sent them.
     pub remote: Address,
-    /// To which address it was sent: a reply leaves from there.
+    /// To which address they were sent: a reply leaves from there.
     pub local: Address,
-    /// Whether the end of it is missing. Such a datagram is counted and never handed to a handler.
+    /// Whether the end of each is missing. Such a datagram is counted and never handed to a handler.
     pub truncated: bool,
+}
+
+impl Datagrams {
+    /// A single one, which is whole.
+    pub fn one(payload: Bytes, remote: Address, local: Address) -> Self {
+        let segment = payload.len().max(1);
+        Datagrams { payload, segment, remote, local, truncated: false }
+    }
+
+    /// What each of them carries.
+    pub fn payloads(&self) -> impl Iterator<Item = Bytes> {
+        let (payload, segment) = (&self.payload, self.segment.max(1));
+        let count = payload.len().div_ceil(segment).max(1);
+        (0..count).map(move |number| payload.slice(number * segment..payload.len().min((number + 1) * segment)))
+    }
+
+    /// Takes the first of several away; none where it is one alone.
+    pub fn split_first(&mut self) -> Option<Datagrams> {
+        let segment = self.segment.max(1);
+        (self.payload.len() > segment).then(|| Datagrams { payload: self.payload.split_to(segment), ..self.clone() })
+    }
 }
 
 /// One or more datagrams of the same size to the same peer.
@@ -176,7 +200,7 @@ pub trait DatagramSocket: Send {
     }
 
     /// Appends what came, at least one datagram. An error never ends the socket's loop: it is counted.
-    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>>;
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagrams>) -> Poll<io::Result<()>>;
 
     /// Sends, and says how many bytes of the payload are gone: whole datagrams, at least one. An error is about the
     /// first datagram alone, which is lost. Waits only for room in this socket's own buffer; a peer that has no room
@@ -282,6 +306,26 @@ mod tests {
             "failed to bind tcp://localhost:80: bind([::1]:80): Address already in use (EADDRINUSE)"
         );
         assert_eq!(error.ip(), "[::1]:80".parse().ok());
+    }
+
+    #[test]
+    fn datagrams_that_came_together_come_apart_one_by_one() {
+        for (payload, segment, expected) in [
+            ("", 1, vec![""]),
+            ("ab", 2, vec!["ab"]),
+            ("abcd", 2, vec!["ab", "cd"]),
+            ("abcde", 2, vec!["ab", "cd", "e"]),
+        ] {
+            let mut datagrams =
+                Datagrams { segment, ..Datagrams::one(payload.into(), Address::Unnamed, Address::Unnamed) };
+            assert!(datagrams.payloads().eq(expected.iter()), "{payload} by {segment}");
+            let mut apart = Vec::new();
+            while let Some(first) = datagrams.split_first() {
+                apart.push(first.payload);
+            }
+            apart.push(datagrams.payload);
+            assert_eq!(apart, expected, "{payload} by {segment}");
+        }
     }
 
     #[test]

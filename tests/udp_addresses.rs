@@ -15,7 +15,7 @@ use greetd::lab::Host;
 use greetd::lab::topology::{
     SERVER_LINK_LOCAL, SERVER_V4, SERVER_V4_FAR, SERVER_V4_SECOND, SERVER_V6, SERVER_V6_SECOND,
 };
-use greetd::transport::{Datagram, Transmit};
+use greetd::transport::{Datagrams, Transmit};
 use greetd::transports::udp::Udp;
 use greetd::{Address, DatagramSocket, Link, Listener, MessageStream, Registry, Server, Transport};
 use support::netns::{on, set_mtu, two_hosts};
@@ -57,7 +57,7 @@ fn plain(host: &Host, connected_to: Option<SocketAddr>) -> UdpSocket {
     })
 }
 
-async fn receive(server: &mut Port) -> Datagram {
+async fn receive(server: &mut Port) -> Datagrams {
     let mut came = VecDeque::new();
     let received = timeout(PATIENCE, poll_fn(|cx| server.poll_recv(cx, &mut came)));
     received.await.expect("a datagram comes").unwrap();
@@ -65,7 +65,7 @@ async fn receive(server: &mut Port) -> Datagram {
     came.remove(0).unwrap()
 }
 
-async fn answer(server: &mut Port, to: &Datagram, payload: &[u8]) -> io::Result<usize> {
+async fn answer(server: &mut Port, to: &Datagrams, payload: &[u8]) -> io::Result<usize> {
     let transmit = Transmit { remote: &to.remote, local: &to.local, payload, segment: payload.len().max(1) };
     poll_fn(|cx| server.poll_send(cx, &transmit)).await
 }
@@ -222,7 +222,7 @@ async fn a_host_that_does_not_exist_is_unreachable_and_costs_the_listener_nothin
     let client = plain(lab.client(), Some((SERVER_V4, port).into()));
     client.send(b"x").await.unwrap();
     let came = receive(&mut server).await;
-    let elsewhere = Datagram { remote: Address::Ip(([192, 0, 2, 1], 40_000).into()), ..came.clone() };
+    let elsewhere = Datagrams { remote: Address::Ip(([192, 0, 2, 1], 40_000).into()), ..came.clone() };
     let error = answer(&mut server, &elsewhere, b"y").await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
     answer(&mut server, &came, b"y").await.unwrap();

@@ -55,6 +55,7 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
         let (span, mut watch) = (record.span(), hub.shutdown.watch());
         let ending = record.converse_under(&clockless, &mut watch).instrument(span).await;
         let totals = record.session().totals();
+        let unreceived = record.session().take_unreceived();
         let link = record.session().wire().lock().take_link();
         let reason = ending.reason;
         record.end(&ending);
@@ -65,6 +66,9 @@ async fn serve_shared(listening: &Arc<Listening>, port: Port) -> Report {
             return listening.report(true);
         };
         port = same;
+        if let Some(datagrams) = unreceived {
+            port.put_back(datagrams);
+        }
         if hub.shutdown.is_draining() {
             tokio::select! {
                 () = std::future::poll_fn(|cx| port.poll_flush(cx)) => {}

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::limits::{Limits, ResponseRate};
-use crate::transport::Datagram;
+use crate::transport::Datagrams;
 
 use rate::RateTable;
 pub(crate) use sources::OwnListeners;
@@ -106,31 +106,34 @@ impl Guard {
         }
     }
 
-    /// Decides about one datagram, and counts it against its source's rate when it may be answered.
-    pub(crate) fn admit(&mut self, datagram: &Datagram, now: Instant) -> Decision {
-        if self.own.contains(&datagram.remote, &datagram.local) {
+    /// Decides about the first of these datagrams, and counts it against its source's rate when it may be answered. What is
+    /// [unlimited](Answer::UNLIMITED) is decided for all of them.
+    pub(crate) fn admit(&mut self, datagrams: &Datagrams, now: impl FnOnce() -> Instant) -> Decision {
+        if self.own.contains(&datagrams.remote, &datagrams.local) {
             return Decision::Ignore(Reason::OwnListener);
         }
         // Other sources than IP addresses are named by the kernel, not by the sender.
-        let Some(source) = datagram.remote.ip() else { return Decision::Answer(Answer::UNLIMITED) };
-        if let Err(reason) = sources::check(source, datagram.local.ip(), self.source_ports) {
+        let Some(source) = datagrams.remote.ip() else { return Decision::Answer(Answer::UNLIMITED) };
+        if let Err(reason) = sources::check(source, datagrams.local.ip(), self.source_ports) {
             return Decision::Ignore(reason);
         }
-        if datagram.remote.is_local() {
+        if datagrams.remote.is_local() {
             return Decision::Answer(Answer::UNLIMITED);
         }
         let ip = source.ip().to_canonical();
-        let over_rate = self.rate.as_mut().is_some_and(|rate| !rate.take(ip, now));
+        let over_rate = self.rate.as_mut().is_some_and(|rate| !rate.take(ip, now()));
         if over_rate && self.rate_is_enforced {
             return Decision::Ignore(Reason::Rate);
         }
-        let limit = datagram.payload.len().saturating_mul(self.amplification).max(SMALLEST_ALLOWANCE);
+        let size = datagrams.payload.len().min(datagrams.segment);
+        let limit = size.saturating_mul(self.amplification).max(SMALLEST_ALLOWANCE);
         Decision::Answer(Answer { limit: Some(limit), over_rate })
     }
 }
 
 impl Answer {
-    const UNLIMITED: Answer = Answer { limit: None, over_rate: false };
+    /// Its source cannot be forged from afar, so neither it nor what else comes from there is counted.
+    pub(crate) const UNLIMITED: Answer = Answer { limit: None, over_rate: false };
 }
 
 #[cfg(test)]
@@ -146,9 +149,9 @@ mod tests {
         Address::Ip(text.parse().unwrap())
     }
 
-    fn datagram(remote: &str, size: usize) -> Datagram {
+    fn datagram(remote: &str, size: usize) -> Datagrams {
         let local = if remote.starts_with('[') { "[2001:db8:1::1]:8080" } else { "198.51.100.1:8080" };
-        Datagram { payload: Bytes::from(vec![b'x'; size]), remote: ip(remote), local: ip(local), truncated: false }
+        Datagrams::one(Bytes::from(vec![b'x'; size]), ip(remote), ip(local))
     }
 
     fn guard(limits: &Limits) -> Guard {
@@ -156,7 +159,7 @@ mod tests {
     }
 
     fn limit_for(limits: &Limits, remote: &str, size: usize) -> Option<usize> {
-        match guard(limits).admit(&datagram(remote, size), Instant::now()) {
+        match guard(limits).admit(&datagram(remote, size), Instant::now) {
             Decision::Answer(answer) => answer.limit,
             Decision::Ignore(reason) => panic!("{remote} was ignored: {reason:?}"),
         }
@@ -188,9 +191,9 @@ mod tests {
         let mut guard = guard(&Limits::default());
         let start = Instant::now();
         let asked = datagram("203.0.113.9:40000", 5);
-        let answered = |guard: &mut Guard, now| (0..100).filter(|_| is_answered(guard.admit(&asked, now))).count();
+        let answered = |guard: &mut Guard, now| (0..100).filter(|_| is_answered(guard.admit(&asked, || now))).count();
         assert_eq!(answered(&mut guard, start), 40);
-        assert_eq!(guard.admit(&asked, start), Decision::Ignore(Reason::Rate));
+        assert_eq!(guard.admit(&asked, || start), Decision::Ignore(Reason::Rate));
         assert_eq!(answered(&mut guard, start + Duration::from_secs(1)), 20);
         assert_eq!(answered(&mut guard, start + Duration::from_secs(60)), 40);
     }
@@ -201,7 +204,7 @@ mod tests {
         let over_rate = |response_rate| {
             let mut guard = guard(&Limits { response_rate, ..Limits::default() });
             let now = Instant::now();
-            let decisions: Vec<Decision> = (0..100).map(|_| guard.admit(&asked, now)).collect();
+            let decisions: Vec<Decision> = (0..100).map(|_| guard.admit(&asked, || now)).collect();
             assert!(decisions.iter().all(|decision| is_answered(*decision)));
             let over = |decision: &&Decision| matches!(decision, Decision::Answer(answer) if answer.over_rate);
             decisions.iter().filter(over).count()
@@ -214,7 +217,7 @@ mod tests {
     fn a_local_source_may_ask_as_often_as_it_likes() {
         let mut guard = guard(&Limits::default());
         let asked = datagram("192.168.1.9:40000", 5);
-        assert!((0..10_000).all(|_| is_answered(guard.admit(&asked, Instant::now()))));
+        assert!((0..10_000).all(|_| is_answered(guard.admit(&asked, Instant::now))));
     }
 
     #[test]
@@ -223,11 +226,8 @@ mod tests {
         let own = OwnListeners::default();
         own.replace([name(b"one"), name(b"two")]);
         let mut guard = Guard::new(&Limits::default(), Arc::new(own));
-        let mut from = |remote| {
-            let datagram =
-                Datagram { payload: Bytes::from_static(b"x"), remote, local: name(b"one"), truncated: false };
-            guard.admit(&datagram, Instant::now())
-        };
+        let mut from =
+            |remote| guard.admit(&Datagrams::one(Bytes::from_static(b"x"), remote, name(b"one")), Instant::now);
         assert_eq!(from(name(b"client")), Decision::Answer(Answer::UNLIMITED));
         assert_eq!(from(Address::Unnamed), Decision::Answer(Answer::UNLIMITED));
         assert_eq!(from(name(b"two")), Decision::Ignore(Reason::OwnListener));
@@ -242,8 +242,8 @@ mod tests {
         let start = now;
         loop {
             let asked =
-                Datagram { remote: ip(hosts[1 - at]), local: ip(hosts[at]), ..datagram("203.0.113.9:40000", 5) };
-            if !is_answered(guards[at].admit(&asked, now)) {
+                Datagrams { remote: ip(hosts[1 - at]), local: ip(hosts[at]), ..datagram("203.0.113.9:40000", 5) };
+            if !is_answered(guards[at].admit(&asked, || now)) {
                 break;
             }
             packets += 1;

@@ -9,8 +9,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::BytesMut;
-
 use crate::address::Address;
 use crate::framing;
 use crate::session::WATERMARK;
@@ -38,7 +36,7 @@ pub(super) struct Outbox {
     newest: Box<[u64; NEWEST_GROUPS]>,
     max_segments: usize,
     bytes: usize,
-    spare: Vec<BytesMut>,
+    spare: Vec<Vec<u8>>,
     /// Sessions that wait for room.
     waiting: Vec<Waker>,
 }
@@ -50,7 +48,7 @@ struct Group {
     segment: usize,
     count: usize,
     open: bool,
-    payload: BytesMut,
+    payload: Vec<u8>,
     sent: usize,
 }
 
@@ -171,6 +169,7 @@ impl Group {
     }
 
     fn append(&mut self, parts: &[&[u8]], size: usize) {
+        self.payload.reserve(size);
         for part in parts {
             self.payload.extend_from_slice(part);
         }
@@ -181,10 +180,10 @@ impl Group {
 
 /// Where a peer's newest group is remembered.
 fn place(peer: &Address) -> usize {
-    let number = match peer.ip() {
-        Some(SocketAddr::V4(address)) => u64::from(address.port()) ^ u64::from(address.ip().to_bits()),
-        Some(SocketAddr::V6(address)) => u64::from(address.port()) ^ address.ip().to_bits() as u64,
-        None => {
+    let number = match peer {
+        Address::Ip(SocketAddr::V4(address)) => u64::from(address.port()) ^ u64::from(address.ip().to_bits()),
+        Address::Ip(SocketAddr::V6(address)) => u64::from(address.port()) ^ address.ip().to_bits() as u64,
+        _ => {
             let mut hasher = DefaultHasher::new();
             peer.hash(&mut hasher);
             hasher.finish()
@@ -196,7 +195,7 @@ fn place(peer: &Address) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::Datagram;
+    use crate::transport::Datagrams;
     use proptest::prelude::*;
 
     /// Takes what is sent apart again, as the kernel does.
@@ -211,7 +210,7 @@ mod tests {
             Address::Unnamed
         }
 
-        fn poll_recv(&mut self, _: &mut Context<'_>, _: &mut VecDeque<Datagram>) -> Poll<io::Result<()>> {
+        fn poll_recv(&mut self, _: &mut Context<'_>, _: &mut VecDeque<Datagrams>) -> Poll<io::Result<()>> {
             Poll::Pending
         }
 

@@ -28,7 +28,7 @@ use crate::error::Result;
 use crate::event::{CloseReason, Event, Loss, Refusal};
 use crate::link::{MessageStream, Peer};
 use crate::session::{Session, WATERMARK, WireLink};
-use crate::transport::Datagram;
+use crate::transport::Datagrams;
 use mailbox::{Ends, Letter, Mailbox, Woken};
 
 /// How many datagrams are delivered and sessions run, in all, before the reactor has its turn. A batch is not torn apart for
@@ -130,31 +130,43 @@ impl Table {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         let mut delivered = 0;
         while delivered < DELIVERED_AT_ONCE {
-            let next = self.port.with(|port| port.poll_next(cx).map(|datagram| (datagram, port.reply_limit())));
+            let next = self.port.with(|port| port.poll_next(cx).map(|datagrams| (datagrams, port.reply_limit())));
             match next {
-                Poll::Ready((datagram, limit)) => self.deliver(cx, datagram, limit),
+                Poll::Ready((datagrams, limit)) => delivered += self.deliver(cx, datagrams, limit),
                 Poll::Pending if delivered > 0 => break,
                 Poll::Pending => return Poll::Pending,
             }
-            delivered += 1 + self.deliver_received(cx, STEPS_AT_ONCE);
+            delivered += self.deliver_received(cx, STEPS_AT_ONCE);
         }
         Poll::Ready(delivered)
     }
 
-    /// Delivers what was received already, but no more than so much at once.
+    /// Delivers what was received already, but no more than so much at once, or little more. Says how much.
     fn deliver_received(&mut self, cx: &mut Context<'_>, most: usize) -> usize {
-        for delivered in 0..most {
-            let next = self.port.with(|port| port.next_received().map(|datagram| (datagram, port.reply_limit())));
-            let Some((datagram, limit)) = next else { return delivered };
-            self.deliver(cx, datagram, limit);
+        let mut delivered = 0;
+        while delivered < most {
+            let next = self.port.with(|port| port.next_received().map(|datagrams| (datagrams, port.reply_limit())));
+            let Some((datagrams, limit)) = next else { break };
+            delivered += self.deliver(cx, datagrams, limit);
         }
-        most
+        delivered
     }
 
-    fn deliver(
+    /// Delivers what came together from one peer; says how many datagrams that was.
+    fn deliver(&mut self, cx: &mut Context<'_>, mut datagrams: Datagrams, limit: Option<usize>) -> usize {
+        let mut before = 0;
+        while let Some(first) = datagrams.split_first() {
+            self.deliver_one(cx, first, limit);
+            before += 1;
+        }
+        self.deliver_one(cx, datagrams, limit);
+        before + 1
+    }
+
+    fn deliver_one(
         &mut self,
         cx: &mut Context<'_>,
-        Datagram { payload, remote, local, .. }: Datagram,
+        Datagrams { payload, remote, local, .. }: Datagrams,
         reply_limit: Option<usize>,
     ) {
         let ends = Ends { remote, local };

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::guard::{Decision, Guard, OwnListeners};
+use super::guard::{Answer, Decision, Guard, OwnListeners};
 use super::listening::Listening;
 use super::outbox::{Outbox, Unsent};
 use crate::address::Address;
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::event::{ErrorText, Event, Loss};
 use crate::framing;
 use crate::session::SharedSocket;
-use crate::transport::{Datagram, DatagramSocket};
+use crate::transport::{DatagramSocket, Datagrams};
 
 /// After so many receive errors in a row the loop pauses.
 const ERRORS_IN_A_ROW: u32 = 64;
@@ -30,9 +30,9 @@ pub(super) struct Port {
     listening: Arc<Listening>,
     socket: Box<dyn DatagramSocket>,
     guard: Option<Guard>,
-    inbox: VecDeque<Datagram>,
-    /// When the last batch came: the clock is read once for all of it.
-    arrived: Instant,
+    inbox: VecDeque<Datagrams>,
+    /// When the last batch came, where anybody asked: the clock is read at most once for all of it.
+    arrived: Option<Instant>,
     pub(super) outbox: Outbox,
     largest: Option<usize>,
     /// How long an answer to the last datagram may be, where its source may be forged.
@@ -40,6 +40,14 @@ pub(super) struct Port {
     errors_in_a_row: u32,
     pause: Option<Pin<Box<Sleep>>>,
     ending: bool,
+}
+
+/// Which of some datagrams that came together may be answered. Where it is not all, what follows the first is looked at anew.
+#[derive(PartialEq, Eq)]
+enum Admitted {
+    All,
+    First,
+    No,
 }
 
 impl Port {
@@ -57,7 +65,7 @@ impl Port {
             socket,
             guard,
             inbox: VecDeque::new(),
-            arrived: Instant::now(),
+            arrived: None,
             outbox,
             largest,
             reply_limit: None,
@@ -67,12 +75,12 @@ impl Port {
         }
     }
 
-    /// The next datagram that may be answered. What waits to leave is sent before the socket is asked again, so that
-    /// one batch of requests is one batch of answers.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Datagram> {
+    /// The next datagrams that may be answered: more than one only where there is no limit to their answers. What waits to
+    /// leave is sent before the socket is asked again, so that one batch of requests is one batch of answers.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Datagrams> {
         loop {
-            if let Some(datagram) = self.next_received() {
-                return Poll::Ready(datagram);
+            if let Some(datagrams) = self.next_received() {
+                return Poll::Ready(datagrams);
             }
             ready!(self.poll_send_all(cx));
             if let Some(pause) = &mut self.pause {
@@ -80,7 +88,7 @@ impl Port {
                 self.pause = None;
             }
             let received = ready!(self.socket.poll_recv(cx, &mut self.inbox));
-            self.arrived = Instant::now();
+            self.arrived = None;
             match received {
                 Ok(()) => self.errors_in_a_row = 0,
                 Err(error) => self.note_receive_error(&error),
@@ -89,33 +97,44 @@ impl Port {
     }
 
     /// The next of those that were received with others and may be answered.
-    pub(super) fn next_received(&mut self) -> Option<Datagram> {
-        while let Some(datagram) = self.inbox.pop_front() {
-            if self.admit(&datagram) {
-                return Some(datagram);
+    pub(super) fn next_received(&mut self) -> Option<Datagrams> {
+        while let Some(mut datagrams) = self.inbox.pop_front() {
+            let admitted = self.admit(&datagrams);
+            if admitted == Admitted::All {
+                return Some(datagrams);
+            }
+            let first = if let Some(first) = datagrams.split_first() {
+                self.inbox.push_front(datagrams);
+                first
+            } else {
+                datagrams
+            };
+            if admitted == Admitted::First {
+                return Some(first);
             }
         }
         None
     }
 
-    fn admit(&mut self, datagram: &Datagram) -> bool {
-        let remote = &datagram.remote;
-        if datagram.truncated || datagram.payload.len() > self.listening.service.limits.max_message {
+    fn admit(&mut self, datagrams: &Datagrams) -> Admitted {
+        let remote = &datagrams.remote;
+        let size = datagrams.payload.len().min(datagrams.segment);
+        if datagrams.truncated || size > self.listening.service.limits.max_message {
             self.note_loss(remote, Loss::TooLong, None);
-            return false;
+            return Admitted::No;
         }
-        let Some(guard) = &mut self.guard else { return true };
-        match guard.admit(datagram, self.arrived) {
+        let Some(guard) = &mut self.guard else { return Admitted::All };
+        match guard.admit(datagrams, || *self.arrived.get_or_insert_with(Instant::now)) {
             Decision::Answer(answer) => {
                 self.reply_limit = answer.limit;
                 if answer.over_rate {
                     self.note_ignored(remote, "rate-only-watched");
                 }
-                true
+                if answer == Answer::UNLIMITED { Admitted::All } else { Admitted::First }
             }
             Decision::Ignore(reason) => {
                 self.note_ignored(remote, reason.label());
-                false
+                Admitted::No
             }
         }
     }
@@ -141,7 +160,7 @@ impl Port {
         self.listening.observe(&Event::DatagramLost { listener, remote, reason, count: 1, error });
     }
 
-    /// How long an answer to the datagram that [`poll_next`](Self::poll_next) gave last may be.
+    /// How long an answer to what [`poll_next`](Self::poll_next) gave last may be.
     pub(super) fn reply_limit(&self) -> Option<usize> {
         self.reply_limit
     }
@@ -184,7 +203,7 @@ impl Port {
 }
 
 impl SharedSocket for Port {
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Datagram>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Datagrams>> {
         if self.ending && self.inbox.is_empty() {
             return Poll::Ready(None);
         }
@@ -208,6 +227,10 @@ impl SharedSocket for Port {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_send_all(cx)
+    }
+
+    fn put_back(&mut self, datagrams: Datagrams) {
+        self.inbox.push_front(datagrams);
     }
 
     fn end(&mut self) {

@@ -101,7 +101,7 @@ mod tests {
         let looked_in_vain = loop {
             let before = looks.get();
             for _ in 0..2 {
-                run(Step::Running, || drop(now(look)));
+                run(Step::Running, || assert_eq!(now(look), Moment::PAST));
             }
             if was_short() {
                 break before;
@@ -111,11 +111,11 @@ mod tests {
         let began = tick();
         while tick() == began {}
         assert!(!was_short());
-        run(Step::Settling, || drop(now(look)));
+        run(Step::Settling, || assert_eq!(now(look), Moment::PAST));
         assert_eq!(looks.get(), looked_in_vain + 2);
-        run(Step::Alone, || drop(now(look)));
+        run(Step::Alone, || assert_eq!(now(look), Moment::PAST));
         begin();
-        run(Step::Running, || drop(now(look)));
+        run(Step::Running, || assert_eq!(now(look), Moment::PAST));
         assert_eq!(looks.get(), looked_in_vain + 4);
     }
 }

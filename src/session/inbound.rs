@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::input::Input;
+use super::messages::Messages;
 use super::turn;
 use super::wire::{Received, WireRef};
 use crate::error::{Error, Result};
@@ -22,7 +23,7 @@ pub(super) enum Source {
     /// They are cut out of what is read.
     Stream(Input),
     /// The link gives them.
-    Messages(Box<Bytes>),
+    Messages(Box<Messages>),
 }
 
 impl Source {
@@ -31,7 +32,7 @@ impl Source {
     pub(super) fn message(&self) -> &[u8] {
         match self {
             Source::Stream(input) => input.message(),
-            Source::Messages(message) => message,
+            Source::Messages(messages) => messages.message(),
         }
     }
 
@@ -40,7 +41,7 @@ impl Source {
     pub(super) fn take(&mut self) -> Bytes {
         match self {
             Source::Stream(input) => input.take(),
-            Source::Messages(message) => std::mem::take(&mut **message),
+            Source::Messages(messages) => messages.take(),
         }
     }
 
@@ -62,7 +63,7 @@ impl Source {
     fn clear(&mut self) {
         match self {
             Source::Stream(input) => input.clear(),
-            Source::Messages(message) => message.clear(),
+            Source::Messages(messages) => messages.put_one(Bytes::new()),
         }
     }
 }
@@ -94,10 +95,13 @@ impl Inbound {
     #[expect(clippy::inline_always, reason = "as above")]
     #[inline(always)]
     pub(super) fn next_read(&mut self, wire: &WireRef) -> Result<bool> {
-        let (Source::Stream(input), Some(framing)) = (&mut self.source, wire.framing()) else { return Ok(false) };
-        match input.next(framing) {
-            Ok(found) => Ok(found),
-            Err(error) => Err(self.refuse(wire, error)),
+        match (&mut self.source, wire.framing()) {
+            (Source::Stream(input), Some(framing)) => match input.next(framing) {
+                Ok(found) => Ok(found),
+                Err(error) => Err(self.refuse(wire, error)),
+            },
+            (Source::Messages(messages), _) => Ok(messages.next()),
+            (Source::Stream(_), None) => Ok(false),
         }
     }
 

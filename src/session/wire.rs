@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::event::Totals;
 use crate::framing::{self, Framing};
 use crate::link::{ByteStream, MessageStream, Peer};
-use crate::transport::Datagram;
+use crate::transport::Datagrams;
 
 /// How long, and how many messages, a closed session reads on; see [`linger`].
 const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -34,8 +34,8 @@ const LOOKS_AT_SENDING: u8 = 200;
 
 /// A datagram socket that one session answers for all peers.
 pub(crate) trait SharedSocket: Send {
-    /// The next datagram that may be answered; `None` when the socket is no more.
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Datagram>>;
+    /// The next datagrams that may be answered; `None` when the socket is no more.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Datagrams>>;
     /// Takes a datagram to that peer, from that address of ours. What is more than the link carries is an
     /// [`Error::TooLong`], and nothing is taken.
     fn start_send(&mut self, parts: &[&[u8]], remote: &Address, local: &Address) -> Result<()>;
@@ -43,6 +43,8 @@ pub(crate) trait SharedSocket: Send {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// As [`MessageStream::reply_limit`].
     fn reply_limit(&self) -> Option<usize>;
+    /// What was given and not received comes next once more.
+    fn put_back(&mut self, datagrams: Datagrams);
     /// What is received already is the last that is received.
     fn end(&mut self);
 }
@@ -134,18 +136,16 @@ impl Wire {
             (Some(WireLink::Bytes(io, _)), Source::Stream(input), Some(framing)) => {
                 input.poll_next(framing, &mut **io, cx)
             }
-            (Some(WireLink::Messages(messages)), Source::Messages(last), _) => {
-                messages.poll_recv(cx).map_ok(|message| {
-                    let came = message.is_some();
-                    **last = message.unwrap_or_default();
-                    came
-                })
-            }
-            (Some(WireLink::Shared(socket)), Source::Messages(last), _) => socket.poll_recv(cx).map(|datagram| {
-                let came = datagram.is_some();
-                if let Some(datagram) = datagram {
-                    peer.set_ends(datagram.local, datagram.remote);
-                    **last = datagram.payload;
+            (Some(WireLink::Messages(link)), Source::Messages(messages), _) => link.poll_recv(cx).map_ok(|message| {
+                let came = message.is_some();
+                messages.put_one(message.unwrap_or_default());
+                came
+            }),
+            (Some(WireLink::Shared(socket)), Source::Messages(messages), _) => socket.poll_recv(cx).map(|datagrams| {
+                let came = datagrams.is_some();
+                if let Some(Datagrams { payload, segment, remote, local, .. }) = datagrams {
+                    peer.set_ends(local, remote);
+                    messages.put(payload, segment);
                 }
                 Ok(came)
             }),

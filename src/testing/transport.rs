@@ -15,7 +15,7 @@ use super::{Failure, Outcome, check, in_short, step};
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::link::Capabilities;
-use crate::transport::{Acceptor, Datagram, DatagramSocket, Dialled, Incoming, Listener, Transmit, Transport};
+use crate::transport::{Acceptor, DatagramSocket, Datagrams, Dialled, Incoming, Listener, Transmit, Transport};
 
 /// How often a message is sent again on a transport that may lose it, and how long each is waited for.
 const ATTEMPTS: usize = 20;
@@ -42,7 +42,7 @@ pub async fn transport_conforms(transport: &dyn Transport, at: &Endpoint) -> Out
         Listener::Datagrams(socket) => {
             check(!place.claimed.connected, || "it claims connections, and binds to datagrams".to_owned())?;
             let inbox = VecDeque::new();
-            datagrams(Datagrams { transport, claimed: place.claimed, to: place.to, socket, inbox }).await
+            datagrams(DatagramPlace { transport, claimed: place.claimed, to: place.to, socket, inbox }).await
         }
     }
 }
@@ -235,15 +235,15 @@ async fn accept(acceptor: &mut dyn Acceptor) -> Result<Box<dyn Incoming>, Failur
     }
 }
 
-struct Datagrams<'a> {
+struct DatagramPlace<'a> {
     transport: &'a dyn Transport,
     claimed: Capabilities,
     to: Endpoint,
     socket: Box<dyn DatagramSocket>,
-    inbox: VecDeque<Datagram>,
+    inbox: VecDeque<Datagrams>,
 }
 
-async fn datagrams(mut place: Datagrams<'_>) -> Outcome {
+async fn datagrams(mut place: DatagramPlace<'_>) -> Outcome {
     let claimed = place.claimed;
     let mut caller = place.caller().await?;
     step("exchange", place.exchange(&mut caller, b"a question").await)?;
@@ -279,7 +279,7 @@ impl Caller {
     }
 }
 
-impl Datagrams<'_> {
+impl DatagramPlace<'_> {
     async fn caller(&self) -> Result<Caller, Failure> {
         let called = within("a call", self.transport.connect(&self.to)).await?;
         let called = called.map_err(|error| Failure::new(error.to_string()))?;
@@ -288,7 +288,7 @@ impl Datagrams<'_> {
     }
 
     /// What comes within a moment; errors of the socket concern one datagram, and it goes on.
-    async fn receive(&mut self) -> Option<Datagram> {
+    async fn receive(&mut self) -> Option<Datagrams> {
         let (socket, inbox) = (&mut self.socket, &mut self.inbox);
         let arriving = async {
             while inbox.is_empty() {
@@ -296,7 +296,7 @@ impl Datagrams<'_> {
             }
         };
         timeout(EACH, arriving).await.ok()?;
-        inbox.pop_front()
+        inbox.front_mut()?.split_first().or_else(|| inbox.pop_front())
     }
 
     async fn send(&mut self, to: &Address, payload: &[u8], segment: usize) -> Result<std::io::Result<usize>, Failure> {

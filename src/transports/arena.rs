@@ -21,8 +21,20 @@ impl Arena {
 
     /// Keeps a copy of these bytes.
     pub(crate) fn keep(&mut self, bytes: &[u8]) -> Bytes {
-        self.make_room(bytes.len());
+        self.add(bytes);
+        self.take()
+    }
+
+    /// Keeps a copy of these bytes behind what was added before.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        if self.0.capacity() - self.0.len() < bytes.len() {
+            self.0.reserve(bytes.len().max(SIZE));
+        }
         self.0.extend_from_slice(bytes);
+    }
+
+    /// What was added since this was last called, in one piece.
+    pub(crate) fn take(&mut self) -> Bytes {
         self.0.split().freeze()
     }
 }

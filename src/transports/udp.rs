@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
     use crate::link::MessageStream;
-    use crate::transport::{Datagram, DatagramSocket, Transmit};
+    use crate::transport::{DatagramSocket, Datagrams, Transmit};
 
     async fn listen(endpoint: &str) -> Box<dyn DatagramSocket> {
         match Udp::default().bind(&endpoint.parse().unwrap()).await.unwrap() {
@@ -129,23 +129,28 @@ mod tests {
         }
     }
 
-    async fn receive(socket: &mut dyn DatagramSocket) -> VecDeque<Datagram> {
+    async fn receive(socket: &mut dyn DatagramSocket) -> VecDeque<Datagrams> {
         let mut came = VecDeque::new();
         poll_fn(|cx| socket.poll_recv(cx, &mut came)).await.unwrap();
         came
     }
 
-    async fn receive_many(socket: &mut dyn DatagramSocket, count: usize) -> Vec<Datagram> {
+    async fn receive_many(socket: &mut dyn DatagramSocket, count: usize) -> Vec<Datagrams> {
         let mut all = Vec::new();
         while all.len() < count {
-            all.extend(receive(socket).await);
+            for mut datagrams in receive(socket).await {
+                while let Some(first) = datagrams.split_first() {
+                    all.push(first);
+                }
+                all.push(datagrams);
+            }
         }
         all
     }
 
     async fn answer(
         socket: &mut dyn DatagramSocket,
-        to: &Datagram,
+        to: &Datagrams,
         payload: &[u8],
         segment: usize,
     ) -> io::Result<usize> {
@@ -276,9 +281,9 @@ mod tests {
         let mut client = call(&Address::Ip(([127, 0, 0, 1], port).into())).await;
         send(&mut *client, b"x").await;
         let came = receive(&mut *server).await.remove(0).unwrap();
-        let nobody = Datagram { remote: Address::Ip(([127, 0, 0, 1], 0).into()), ..came.clone() };
+        let nobody = Datagrams { remote: Address::Ip(([127, 0, 0, 1], 0).into()), ..came.clone() };
         assert_eq!(answer(&mut *server, &nobody, b"xy", 1).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        let named = Datagram { remote: Address::named("x"), ..came.clone() };
+        let named = Datagrams { remote: Address::named("x"), ..came.clone() };
         assert_eq!(answer(&mut *server, &named, b"xy", 1).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(server.max_segments(), 64, "one bad peer must not take batches from all others");
         answer(&mut *server, &came, b"y", 1).await.unwrap();

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::address::Address;
     use crate::link::MessageStream;
-    use crate::transport::{Datagram, DatagramSocket, Transmit};
+    use crate::transport::{DatagramSocket, Datagrams, Transmit};
 
     /// A name that no other test and no other process has.
     fn unique(name: &str) -> String {
@@ -142,14 +142,14 @@ mod tests {
         }
     }
 
-    async fn receive(socket: &mut dyn DatagramSocket) -> VecDeque<Datagram> {
+    async fn receive(socket: &mut dyn DatagramSocket) -> VecDeque<Datagrams> {
         let mut came = VecDeque::new();
         poll_fn(|cx| socket.poll_recv(cx, &mut came)).await.unwrap();
         came
     }
 
     /// It must never wait, so one poll is enough, save where the task has used up its budget.
-    async fn answer(socket: &mut dyn DatagramSocket, to: &Datagram, payload: &[u8]) -> io::Result<usize> {
+    async fn answer(socket: &mut dyn DatagramSocket, to: &Datagrams, payload: &[u8]) -> io::Result<usize> {
         let transmit = Transmit { remote: &to.remote, local: &to.local, payload, segment: payload.len().max(1) };
         let once = poll_fn(|cx| Poll::Ready(socket.poll_send(cx, &transmit)));
         match tokio::task::coop::unconstrained(once).await {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     /// Answers until there is no room, and says how often there was.
-    async fn fill(server: &mut dyn DatagramSocket, to: &Datagram) -> usize {
+    async fn fill(server: &mut dyn DatagramSocket, to: &Datagrams) -> usize {
         for taken in 0..1_000_000 {
             if let Err(error) = answer(server, to, b"y").await {
                 assert_eq!(error.kind(), io::ErrorKind::WouldBlock);

@@ -70,7 +70,9 @@ impl RateTable {
         }
     }
 
-    /// Takes a token from the bucket of the source's prefix; `false` when there is none.
+    /// Takes a token from the bucket of the source's prefix; `false` when there is none. It is not inlined, so that what is
+    /// done for local sources, which need none, stays small.
+    #[inline(never)]
     pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> bool {
         let start = *self.start.get_or_insert(now);
         let now = nanos(now.saturating_duration_since(start));

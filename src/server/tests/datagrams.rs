@@ -73,6 +73,29 @@ async fn a_shared_session_that_panics_is_begun_anew_and_the_others_lose_nothing(
     assert_eq!(bench.counters().get("session.closed", "panicked"), 10);
 }
 
+#[tokio::test(start_paused = true)]
+async fn datagrams_that_come_together_are_received_one_by_one_by_a_shared_session_and_by_one_of_their_own() {
+    let shared = datagrams(echo()).start().await;
+    shared.receive(B, b"b1");
+    shared.receive_together(A, 2, b"a1a2a");
+    shared.receive(B, b"b2");
+    assert_eq!(shared.answers(A).await, ["a1", "a2", "a"]);
+    assert_eq!(shared.answers(B).await, ["b1", "b2"]);
+    let apart = datagrams(Counting).start().await;
+    apart.receive_together(A, 2, b"a1a2a");
+    assert_eq!(apart.answers(A).await, ["1", "2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_session_that_panics_takes_only_one_of_those_that_came_together_with_it() {
+    let bench = datagrams(echo()).start().await;
+    bench.receive_together(A, 5, b"firstpaniclast.panic!");
+    bench.receive(B, b"b");
+    assert_eq!(bench.answers(A).await, ["first", "last.", "!"]);
+    assert_eq!(bench.answers(B).await, ["b"]);
+    assert_eq!(bench.counters().get("session.closed", "panicked"), 2);
+}
+
 /// Never receives: a shared session of it is over before it began.
 struct Absent;
 
@@ -308,6 +331,26 @@ async fn a_responder_ignores_what_must_not_be_answered_and_counts_why() {
     assert_eq!(bench.counters().get("datagram.ignored", "service-port"), 1);
     assert_eq!(bench.counters().get("datagram.ignored", "not-unicast"), 1);
     assert_eq!(bench.counters().get("datagram.ignored", "rate"), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rules_hold_for_each_of_the_datagrams_that_come_together() {
+    let bench = datagrams(reply_fn(|message| vec![b'x'; message.len() * 100])).start().await;
+    // The last of them is shorter: what may be said to the others is too long, to it not.
+    bench.receive_together(STRANGER, 2, b"aabbc");
+    assert_eq!(bench.answers(STRANGER).await.iter().map(String::len).collect::<Vec<_>>(), [100]);
+    assert_eq!(bench.counters().get("datagram.lost", "amplification"), 2);
+    bench.receive_together(STRANGER, 1, &[b'x'; 50]);
+    assert_eq!(bench.answers(STRANGER).await.len(), 37);
+    assert_eq!(bench.counters().get("datagram.ignored", "rate"), 13);
+    bench.receive_together("203.0.113.9:53", 1, b"xxx");
+    bench.receive(A, b"x");
+    assert_eq!(bench.answers(A).await.len(), 1);
+    assert_eq!(bench.counters().get("datagram.ignored", "service-port"), 3);
+    let bench = datagrams(echo()).limits("max-message=2").start().await;
+    bench.receive_together(A, 3, b"aaabbbcc");
+    assert_eq!(bench.answers(A).await, ["cc"]);
+    assert_eq!(bench.counters().get("datagram.lost", "too-long"), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use crate::options::Options;
 use crate::server::{Running, Server};
 use crate::service::Service;
 use crate::transport::{
-    Acceptor, BindError, ConnectError, Datagram, DatagramSocket, Dialled, Incoming, Listener, Opening, Transmit,
+    Acceptor, BindError, ConnectError, DatagramSocket, Datagrams, Dialled, Incoming, Listener, Opening, Transmit,
     Transport,
 };
 
@@ -43,7 +43,7 @@ pub(super) struct Bench {
 /// The test's side of one scripted listener.
 struct Ends {
     accepts: UnboundedSender<Accept>,
-    datagrams: UnboundedSender<io::Result<Datagram>>,
+    datagrams: UnboundedSender<io::Result<Datagrams>>,
     sent: Arc<Mutex<Vec<(Address, Bytes)>>>,
 }
 
@@ -163,13 +163,21 @@ impl Bench {
 
     pub(super) fn receive_bytes(&self, remote: Address, payload: Bytes) {
         let local = Address::Ip("192.0.2.1:9000".parse().unwrap());
-        self.ends.datagrams.send(Ok(Datagram { payload, remote, local, truncated: false })).unwrap();
+        self.ends.datagrams.send(Ok(Datagrams::one(payload, remote, local))).unwrap();
+    }
+
+    /// Datagrams of that size that come together, but for the last, which may be shorter.
+    pub(super) fn receive_together(&self, from: &str, segment: usize, payload: &'static [u8]) {
+        let (remote, local) = (Address::Ip(from.parse().unwrap()), Address::Ip("192.0.2.1:9000".parse().unwrap()));
+        let together = Datagrams { segment, ..Datagrams::one(Bytes::from_static(payload), remote, local) };
+        self.ends.datagrams.send(Ok(together)).unwrap();
     }
 
     pub(super) fn receive_truncated(&self, from: &str) {
         let remote = Address::Ip(from.parse().unwrap());
         let payload = Bytes::from_static(b"cut");
-        self.ends.datagrams.send(Ok(Datagram { payload, local: remote.clone(), remote, truncated: true })).unwrap();
+        let cut = Datagrams { truncated: true, ..Datagrams::one(payload, remote.clone(), remote) };
+        self.ends.datagrams.send(Ok(cut)).unwrap();
     }
 
     pub(super) fn receive_fails(&self, errno: nix::errno::Errno) {
@@ -233,7 +241,7 @@ impl Client {
 struct Scripted {
     capabilities: Capabilities,
     accepted: Arc<Mutex<UnboundedReceiver<Accept>>>,
-    received: Mutex<Option<UnboundedReceiver<io::Result<Datagram>>>>,
+    received: Mutex<Option<UnboundedReceiver<io::Result<Datagrams>>>>,
     sent: Arc<Mutex<Vec<(Address, Bytes)>>>,
     binds: Mutex<usize>,
 }
@@ -294,7 +302,7 @@ impl Incoming for ScriptedIncoming {
 }
 
 struct ScriptedSocket {
-    received: UnboundedReceiver<io::Result<Datagram>>,
+    received: UnboundedReceiver<io::Result<Datagrams>>,
     failed: Option<io::Error>,
     sent: Arc<Mutex<Vec<(Address, Bytes)>>>,
 }
@@ -304,7 +312,7 @@ impl DatagramSocket for ScriptedSocket {
         Address::Ip("192.0.2.1:9000".parse().unwrap())
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagrams>) -> Poll<io::Result<()>> {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Err(error));
         }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::faults::{Alarm, Fate, Fates, Line, Next};
 use crate::framing;
 use crate::link::{Capabilities, MessageStream};
-use crate::transport::{Datagram, DatagramSocket, Transmit};
+use crate::transport::{DatagramSocket, Datagrams, Transmit};
 
 /// The size in bytes of the largest datagram: that of UDP over IPv4.
 const LARGEST: usize = match Capabilities::DATAGRAMS.largest {
@@ -116,11 +116,11 @@ impl DatagramSocket for MemorySocket {
         BATCH
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagrams>) -> Poll<io::Result<()>> {
         for received in 0..BATCH {
             match self.mailbox.poll_take(cx, &mut self.alarm) {
                 Poll::Ready((payload, remote)) => {
-                    into.push_back(Datagram { payload, remote, local: self.local(), truncated: false });
+                    into.push_back(Datagrams::one(payload, remote, self.local()));
                 }
                 Poll::Pending if received == 0 => return Poll::Pending,
                 Poll::Pending => break,

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::Error;
 use crate::link::{ByteStream, MessageStream};
-use crate::transport::{Datagram, DatagramSocket, Transmit};
+use crate::transport::{DatagramSocket, Datagrams, Transmit};
 
 /// A network, and what endpoints come to on it.
 #[derive(Default)]
@@ -88,7 +88,7 @@ async fn receive(link: &mut dyn MessageStream) -> crate::Result<Option<bytes::By
 }
 
 /// Waits for datagrams until none came for a second.
-async fn all_that_comes(socket: &mut dyn DatagramSocket) -> VecDeque<Datagram> {
+async fn all_that_comes(socket: &mut dyn DatagramSocket) -> VecDeque<Datagrams> {
     let mut came = VecDeque::new();
     while timeout(Duration::from_secs(1), poll_fn(|cx| socket.poll_recv(cx, &mut came))).await.is_ok() {}
     came

@@ -69,7 +69,8 @@ impl BatchSocket {
         self.segments
     }
 
-    /// Hands on what came, at least one datagram.
+    /// Hands on what came, at least one datagram: all of a payload that have one sender and one size, which is the stride of
+    /// what is told of them; the last may be shorter.
     pub(super) fn poll_recv(
         &self,
         cx: &mut Context<'_>,

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::batch::{BatchSocket, LARGEST, Segments};
+use super::receive::split;
 use super::refusals::Refusals;
 use crate::error::{Error, Result};
 use crate::framing;
@@ -51,7 +52,10 @@ impl MessageStream for Client {
             if let Some(message) = self.incoming.pop_front() {
                 return Poll::Ready(Ok(Some(message)));
             }
-            match self.socket.poll_recv(cx, |_, payload| self.incoming.push_back(payload)) {
+            match self
+                .socket
+                .poll_recv(cx, |meta, joined| split(joined, meta.stride, |one| self.incoming.push_back(one)))
+            {
                 Poll::Ready(received) => received?,
                 Poll::Pending => return self.refusals.poll(cx).map(|error| Err(error.into())),
             }

@@ -9,7 +9,7 @@ use quinn_udp::RecvMeta;
 
 use super::batch::{BatchSocket, Segments};
 use crate::address::Address;
-use crate::transport::{Datagram, DatagramSocket, Transmit};
+use crate::transport::{DatagramSocket, Datagrams, Transmit};
 
 pub(super) struct Listener {
     socket: BatchSocket,
@@ -30,12 +30,12 @@ impl DatagramSocket for Listener {
         self.socket.max_segments()
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagrams>) -> Poll<io::Result<()>> {
         let bound = self.socket.local();
         self.socket.poll_recv(cx, |meta, payload| {
             let (remote, local) = (Address::Ip(meta.addr), Address::Ip(sent_to(meta, bound)));
             // The buffers hold whatever the kernel can bring, so nothing is ever cut.
-            into.push_back(Datagram { payload, remote, local, truncated: false });
+            into.push_back(Datagrams { payload, segment: meta.stride.max(1), remote, local, truncated: false });
         })
     }
 

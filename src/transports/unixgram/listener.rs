@@ -12,7 +12,7 @@ use tokio::task::coop;
 use super::Sizes;
 use super::receive::poll_recv;
 use crate::address::Address;
-use crate::transport::{Datagram, DatagramSocket, Transmit};
+use crate::transport::{DatagramSocket, Datagrams, Transmit};
 use crate::transports::socket::{SocketFile, names};
 
 pub(super) struct Listener {
@@ -36,11 +36,12 @@ impl DatagramSocket for Listener {
         self.local.clone()
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagram>) -> Poll<io::Result<()>> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<Datagrams>) -> Poll<io::Result<()>> {
         let Listener { io, local, sizes, last, .. } = self;
         poll_recv(io, cx, sizes.received, |came| {
             let remote = remote(last, came.from);
-            into.push_back(Datagram { payload: came.payload, remote, local: local.clone(), truncated: came.truncated });
+            let one = Datagrams::one(came.payload, remote, local.clone());
+            into.push_back(Datagrams { truncated: came.truncated, ..one });
         })
     }
 
