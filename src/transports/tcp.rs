@@ -1,7 +1,7 @@
 //! TCP: a stream of bytes between two addresses; RFC 9293, tcp(7).
 //!
-//! An accepted connection costs one system call for the accept, one to know whether there are more, and one to be watched;
-//! its options are inherited from the listening socket, and its own address is asked for only where the listener has several.
+//! An accepted connection costs one system call for the accept and one to be watched; its options are inherited
+//! from the listening socket, and its own address is asked for only where the listener has several.
 
 use std::io;
 use std::net::SocketAddr;
