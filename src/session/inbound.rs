@@ -107,10 +107,12 @@ impl Inbound {
         let mut wire = wire.lock();
         wire.count_received(std::mem::take(&mut self.received));
         let polled = wire.poll_recv(whose, cx, &mut self.source, &mut self.peer, framing);
-        match &polled {
-            Poll::Ready(Ok(true)) if self.source.is_drained() => turn::note_drained(whose, cx.waker()),
-            Poll::Ready(Err(_)) => self.source.clear(),
-            _ => {}
+        if let Poll::Ready(came) = &polled {
+            let drained = matches!(came, Ok(true)) && self.source.is_drained();
+            turn::note_answer(whose, cx.waker(), drained);
+            if came.is_err() {
+                self.source.clear();
+            }
         }
         polled
     }
