@@ -108,7 +108,8 @@ impl Inbound {
         wire.count_received(std::mem::take(&mut self.received));
         let polled = wire.poll_recv(whose, cx, &mut self.source, &mut self.peer, framing);
         if let Poll::Ready(came) = &polled {
-            let drained = matches!(came, Ok(true)) && self.source.is_drained();
+            // A session that is to end looks by itself whether more has come, and does not wait to be told.
+            let drained = matches!(came, Ok(true)) && self.source.is_drained() && !wire.is_ending();
             turn::note_answer(whose, cx.waker(), drained);
             if came.is_err() {
                 self.source.clear();
