@@ -41,7 +41,7 @@ use crate::transport::Datagrams;
 
 pub use exchange::Exchange;
 pub use framed::Framed;
-use inbound::{Inbound, Source};
+use inbound::{For, Inbound, Source};
 use input::Input;
 use output::Output;
 pub use pusher::{PushError, Pusher};
@@ -145,7 +145,7 @@ impl Session {
     /// [`recv`](Self::recv) for poll-based code.
     #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        self.inbound.poll_next(&self.wire, cx).map_ok(|came| came.then(|| self.inbound.take()))
+        self.inbound.poll_next(&self.wire, For::Keeping, cx).map_ok(|came| came.then(|| self.inbound.take()))
     }
 
     /// How many bytes may still be sent in answer to the last message; none where there is no such limit.
@@ -250,7 +250,7 @@ pub struct Receiving<'a> {
 impl Receiving<'_> {
     /// As [`Session::recv`].
     pub async fn recv(&mut self) -> Result<Option<Bytes>> {
-        let came = poll_fn(|cx| self.inbound.poll_next(self.wire, cx)).await?;
+        let came = poll_fn(|cx| self.inbound.poll_next(self.wire, For::Keeping, cx)).await?;
         Ok(came.then(|| self.inbound.take()))
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use greetd::{Registry, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(start_paused = true)]
 async fn all_that_a_peer_sent_before_the_drain_is_answered_however_many_turns_that_takes() {
@@ -29,4 +30,26 @@ async fn all_that_a_peer_sent_before_the_drain_is_answered_however_many_turns_th
         answers += 1;
     }
     assert_eq!(answers, MESSAGES);
+}
+
+#[tokio::test]
+async fn a_peer_that_was_answered_while_it_drained_and_says_no_more_is_let_go_at_once() {
+    let registry = Registry::builtin();
+    let endpoint = "tcp://127.0.0.1:0?framing=lines".parse().unwrap();
+    let server = Server::new().serve(registry.service(&endpoint, "echo").unwrap()).bind().await.unwrap();
+    let address = server.listeners()[0].address.ip().unwrap();
+    let running = server.start();
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut answer = [0; 4];
+    client.write_all(b"one\n").await.unwrap();
+    client.read_exact(&mut answer).await.unwrap();
+    let (drained, ()) = tokio::join!(running.drain(Duration::from_secs(5)), async {
+        for _ in 0..20 {
+            client.write_all(b"one\n").await.unwrap();
+            client.read_exact(&mut answer).await.unwrap();
+        }
+        assert_eq!(client.read(&mut answer).await.unwrap(), 0);
+        drop(client);
+    });
+    assert_eq!((drained.finished, drained.cut), (1, 0));
 }

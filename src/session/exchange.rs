@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use super::inbound::Inbound;
+use super::inbound::{For, Inbound};
 use super::turn::{self, Gathered};
 use super::wire::WireRef;
 use super::{Session, WATERMARK};
@@ -85,14 +85,15 @@ impl Session {
     where
         F: FnMut(&mut Exchange<'_>) -> Result<()> + Send,
     {
-        let mut full = false;
+        // It may have been filled before, also by answers of a call that was given up.
+        let mut full = true;
         poll_fn(move |cx| {
             loop {
                 if full {
                     ready!(self.poll_room(cx))?;
                     full = false;
                 }
-                if !ready!(self.inbound.poll_next(&self.wire, cx))? {
+                if !ready!(self.inbound.poll_next(&self.wire, For::Answering, cx))? {
                     return Poll::Ready(Ok(()));
                 }
                 match self.inbound.answer(&self.wire, &mut answer)? {
@@ -105,7 +106,7 @@ impl Session {
     }
 
     /// Waits until an answer may be sent.
-    #[cold]
+    #[inline(never)]
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let mut wire = self.wire.lock();
         ready!(wire.poll_room(cx))?;

@@ -1,6 +1,6 @@
 //! What only the receiving side of a session knows: no other task ever asks for it, so it stands outside the lock.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
@@ -24,6 +24,15 @@ pub(super) enum Source {
     Stream(Input),
     /// The link gives them.
     Messages(Box<Messages>),
+}
+
+/// What a message is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// To be had; who then sends, waits for room.
+    Keeping,
+    /// To be answered without waiting.
+    Answering,
 }
 
 impl Source {
@@ -80,13 +89,13 @@ impl Inbound {
         reason = "handing an answer up through calls costs as much as cutting a message out"
     )]
     #[inline(always)]
-    pub(super) fn poll_next(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+    pub(super) fn poll_next(&mut self, wire: &WireRef, what_for: For, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         match self.next_read(wire) {
             Ok(false) if turn::may_wait(wire.id(), cx.waker(), &mut self.received) => {
                 self.source.let_go();
                 Poll::Pending
             }
-            Ok(false) => self.poll_wire(wire, cx),
+            Ok(false) => self.poll_wire(wire, what_for, cx),
             read => Poll::Ready(read),
         }
     }
@@ -106,15 +115,22 @@ impl Inbound {
     }
 
     #[inline(never)]
-    fn poll_wire(&mut self, wire: &WireRef, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+    fn poll_wire(&mut self, wire: &WireRef, what_for: For, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         let (whose, framing) = (wire.id(), wire.framing());
         let mut wire = wire.lock();
         wire.count_received(std::mem::take(&mut self.received));
+        if what_for == For::Answering && matches!(self.source, Source::Messages(_)) {
+            // Other sessions may fill the same link: what is answered without a look at it must have room before.
+            ready!(wire.poll_room(cx))?;
+        }
         let polled = wire.poll_recv(whose, cx, &mut self.source, &mut self.peer, framing);
-        match &polled {
-            Poll::Ready(Ok(true)) if self.source.is_drained() => turn::note_drained(whose, cx.waker()),
-            Poll::Ready(Err(_)) => self.source.clear(),
-            _ => {}
+        if let Poll::Ready(came) = &polled {
+            // A session that is to end looks by itself whether more has come, and does not wait to be told.
+            let drained = matches!(came, Ok(true)) && self.source.is_drained() && !wire.is_ending();
+            turn::note_answer(whose, cx.waker(), drained);
+            if came.is_err() {
+                self.source.clear();
+            }
         }
         polled
     }

@@ -393,12 +393,56 @@ async fn a_pusher_that_waits_goes_on_when_the_peer_reads_or_leaves() {
     assert!(matches!(waiting.await.unwrap(), Err(PushError::Closed)));
 }
 
+#[test]
+fn answers_wait_for_room_also_where_each_is_asked_for_anew() {
+    let link = Scripted::default().brings(&[&b"x\n".repeat(100)]);
+    link.set_room(0);
+    let mut session = session(link.clone(), Lines);
+    let block = [b'y'; 999];
+    let mut answered = 0;
+    let mut answer_one = || {
+        let answer = session.answer(|exchange| {
+            exchange.end();
+            exchange.reply(&[&block])
+        });
+        poll_once(answer).is_ready()
+    };
+    while answered < 100 && answer_one() {
+        answered += 1;
+    }
+    assert!((WATERMARK..WATERMARK + 1000).contains(&(answered * 1000)), "{answered} were answered");
+    link.set_room(usize::MAX);
+    assert!(answer_one(), "there is room again");
+}
+
+#[test]
+fn no_message_is_received_to_be_answered_while_others_fill_the_link() {
+    let filled = Arc::new(std::sync::atomic::AtomicUsize::new(WATERMARK));
+    let opened = Opened { link: Link::Messages(Box::new(Crowded(filled.clone()))), peer: nobody() };
+    let mut session = Session::new(opened, None).unwrap();
+    let mut answered = 0;
+    {
+        let mut answering = pin!(session.answer(|exchange| {
+            answered += 1;
+            // Others fill it once more.
+            filled.store(WATERMARK, std::sync::atomic::Ordering::Relaxed);
+            exchange.reply(&[b"y"])
+        }));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            assert!(answering.as_mut().poll(&mut cx).is_pending());
+            filled.store(0, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    assert_eq!(answered, 2, "one each time that there was room");
+}
+
 /// A link that waits for what others fill and empty.
 struct Crowded(Arc<std::sync::atomic::AtomicUsize>);
 
 impl MessageStream for Crowded {
     fn poll_recv(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        Poll::Pending
+        Poll::Ready(Ok(Some(Bytes::from_static(b"x"))))
     }
 
     fn start_send(&mut self, _: &[&[u8]]) -> Result<()> {

@@ -189,21 +189,27 @@ pub(super) fn take_up(whose: usize, wire: &Wire) {
     });
 }
 
-/// Notes that the link has nothing more, and wakes the driver, which is who asks, when it has.
+/// Notes that the handler has what it waited for, and whether the link is `drained`: it has nothing more, and wakes the driver
+/// when it has, if that is who asks.
 #[inline]
-pub(super) fn note_drained(whose: usize, waker: &Waker) {
-    TURN.with_borrow_mut(|turn| turn.drained = turn.whose == whose && turn.driver == name(waker));
+pub(super) fn note_answer(whose: usize, waker: &Waker, drained: bool) {
+    TURN.with_borrow_mut(|turn| {
+        if turn.whose == whose {
+            (turn.waits, turn.drained) = (false, drained && turn.driver == name(waker));
+        }
+    });
 }
 
 /// Whether the handler, which asks for the next message, may as well wait, without a look at the link.
 #[inline]
 pub(super) fn may_wait(whose: usize, waker: &Waker, received: &mut Received) -> bool {
     TURN.with_borrow_mut(|turn| {
-        if !turn.drained || turn.whose != whose || turn.driver != name(waker) {
+        // Should it ask once more within this turn, it is not known what has come meanwhile; nor whom the link wakes, should
+        // somebody else ask.
+        if turn.whose != whose || !mem::take(&mut turn.drained) || turn.driver != name(waker) {
             return false;
         }
-        // Should it ask once more within this turn, it is not known what has come meanwhile.
-        (turn.drained, turn.waits) = (false, true);
+        turn.waits = true;
         turn.received.add(mem::take(received));
         true
     })

@@ -459,6 +459,12 @@ impl Wire {
         }
     }
 
+    /// Whether `recv` gives `None` instead of waiting.
+    #[inline]
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending
+    }
+
     /// Whether the reactor is to look once more before it is believed that no more has come: the link may not know of it yet,
     /// and the peer may be sending it at this moment.
     pub(crate) fn take_look(&mut self) -> bool {

@@ -76,6 +76,34 @@ fn a_link_that_tells_of_more_is_asked_in_vain_by_nobody_but_another_task_or_one_
     assert_eq!((ask(&mut told), link.reads()), (None, asked + 6));
 }
 
+#[test]
+fn a_handler_that_looked_for_a_message_in_passing_is_told_of_the_next_all_the_same() {
+    let link = Scripted::default().brings(&[b"a\n"]);
+    let mut session = session(link.clone(), Lines).that_is_told();
+    let wire = session.wire().clone();
+    let other = Waker::from(Arc::new(Other));
+    let mut driver = Context::from_waker(&other);
+    let _turn = turn::take(&wire, &other);
+    assert!(session.poll_recv(&mut driver).is_ready());
+    assert!(poll_once(session.recv()).is_pending(), "with a waker that wakes nobody, which the link knows now");
+    let asked = link.reads();
+    assert!(session.poll_recv(&mut driver).is_pending());
+    assert_eq!(link.reads(), asked + 1, "the link is left the waker of who runs the session");
+}
+
+#[test]
+fn a_handler_that_has_a_message_after_it_asked_in_vain_does_not_wait() {
+    let link = Scripted::default().brings(&[b"a\n"]);
+    let mut session = session(link.clone(), Lines).that_is_told();
+    in_a_turn(&mut session, |session| {
+        now(session.recv()).unwrap();
+        assert!(poll_once(session.recv()).is_pending());
+        drop(link.brings(&[b"b\n"]));
+        now(session.recv()).unwrap();
+    });
+    assert!(!session.wire().lock().take_receiving(), "it works on the second");
+}
+
 struct Other;
 
 impl std::task::Wake for Other {

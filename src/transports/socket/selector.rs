@@ -259,7 +259,7 @@ fn name(key: u32, generation: u32) -> EventData {
 }
 
 fn wanted(room: bool) -> EventFlags {
-    let incoming = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+    let incoming = EventFlags::IN | EventFlags::PRI | EventFlags::RDHUP | EventFlags::ET;
     if room { incoming | EventFlags::OUT } else { incoming }
 }
 
@@ -269,7 +269,8 @@ fn ended() -> io::Error {
 
 /// Bytes have come since this was last taken.
 const READABLE: u8 = 1;
-/// The peer will send no more, or the connection failed: that does not pass.
+/// The peer will send no more, or the connection failed: that does not pass. Or among what came is urgent data, at which a read
+/// stops, so that it has to be read on as it has before an end.
 const AT_END: u8 = 1 << 1;
 /// There was room since this was last taken.
 const WRITABLE: u8 = 1 << 2;
@@ -344,7 +345,7 @@ impl Slots {
                 continue;
             };
             let known = slot.state;
-            if flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
+            if flags.intersects(EventFlags::PRI | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
                 slot.state |= AT_END;
             }
             if flags.contains(EventFlags::IN) {

@@ -127,8 +127,9 @@ impl AsyncRead for SocketStream {
             };
             match receive(&self.socket, buffer) {
                 Ok(filled) => {
-                    self.more = filled || self.stops_short;
-                    if at_end && buffer.filled().len() > before {
+                    let behind = at_end && buffer.filled().len() > before;
+                    self.more = filled || self.stops_short || behind;
+                    if behind {
                         // Of the end behind it nobody will tell again.
                         cx.waker().wake_by_ref();
                     }
@@ -292,6 +293,26 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
         }
+    }
+
+    #[tokio::test]
+    async fn what_stands_behind_urgent_data_is_read_too() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ours = listener.accept().unwrap().0;
+        ours.set_nonblocking(true).unwrap();
+        send(&peer, b"one!", SendFlags::OOB).unwrap();
+        peer.write_all(b"two").unwrap();
+        let mut stream = SocketStream::new(ours.into()).unwrap();
+        let mut read = Vec::new();
+        while read.len() < 6 {
+            let reading = tokio::time::timeout(std::time::Duration::from_secs(5), stream.read_buf(&mut read));
+            assert!(reading.await.expect("a read stops at urgent data").unwrap() > 0);
+        }
+        assert_eq!(read, b"onetwo");
+        assert!(read_now(&mut stream, 64).is_pending(), "all was read");
+        peer.write_all(b"three").unwrap();
+        assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 5);
     }
 
     #[tokio::test]
