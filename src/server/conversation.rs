@@ -111,7 +111,7 @@ impl Future for Conversing<'_> {
                 let wire = this.wire.lock_settled();
                 return Poll::Ready(left.ending(this.clocks.ending, &wire));
             }
-            let later = step == Step::Running && turn.as_ref().is_some_and(Taking::waits);
+            let later = step == Step::Running && turn.is_some() && turn::waits();
             if let Some(ending) = ready!(this.settle(cx, turn, later, &mut failed)) {
                 return Poll::Ready(ending);
             }
@@ -281,20 +281,20 @@ impl<'a> Clocks<'a> {
         }
     }
 
-    /// Called when the handler waits. Makes sure that the session is woken at the next deadline or before. `written` says that
-    /// nothing waits to be written, or that it is about to be.
+    /// Called when the handler waits. Makes sure that the session is woken at the next deadline or before. `later` says that what
+    /// waits to be written is about to be.
     #[inline]
-    fn check(&mut self, wire: &mut Wire, watch: &mut Watch, written: bool) -> Clock {
+    fn check(&mut self, wire: &mut Wire, watch: &mut Watch, later: bool) -> Clock {
         let receiving = wire.take_receiving();
-        let now = round::now(|| watch.now());
-        let sooner = self.note(wire, now, written) || (receiving && !self.set_for_receiving);
+        let now = if later { round::now(|| watch.now()) } else { watch.now() };
+        let sooner = self.note(wire, now, later) || (receiving && !self.set_for_receiving);
         // Nearly always: it will be woken, and before the deadline, which is looked at then.
         if !sooner && now < watch.deadline() { Clock::Runs } else { self.set(watch, receiving, now) }
     }
 
     /// Notes what came and went since this was last called; whether a clock began to run with it.
     #[inline]
-    fn note(&mut self, wire: &mut Wire, now: Moment, written: bool) -> bool {
+    fn note(&mut self, wire: &mut Wire, now: Moment, later: bool) -> bool {
         let totals = wire.totals();
         let moved = totals.messages_in + if self.sending_counts { totals.messages_out } else { 0 };
         #[expect(clippy::cast_possible_truncation, reason = "nobody moves four billion messages between two looks")]
@@ -304,7 +304,7 @@ impl<'a> Clocks<'a> {
             self.active = now;
         }
         let progressed = wire.take_progress();
-        if written || wire.buffered() == 0 {
+        if later || wire.buffered() == 0 {
             if let Some(seldom) = &mut self.seldom {
                 seldom.stalled = Moment::NEVER;
             }

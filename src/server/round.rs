@@ -52,13 +52,10 @@ pub(super) fn write_later(wire: WireRef) {
     UNWRITTEN.set(Some(wire));
 }
 
-/// The moment that it is, for which those that run one after the other look at the clock once: it costs as much as a good part
-/// of what they do.
+/// The moment that it is, for which those that write later look at the clock once: it costs as much as a good part of what they
+/// do.
 #[inline]
 pub(super) fn now(look: impl FnOnce() -> Moment) -> Moment {
-    if step() == Step::Alone {
-        return look();
-    }
     let (_, now) = NOW.get().unwrap_or_else(|| {
         let looked = (tick(), look());
         NOW.set(Some(looked));
@@ -72,7 +69,8 @@ pub(super) fn begin() {
     NOW.set(None);
 }
 
-/// Whether what those that have run saw on the clock may stand. If not, who asks next looks anew.
+/// Whether what they saw on the clock may stand. If not, they have to settle with a look of their own, and who asks next looks
+/// anew.
 pub(super) fn was_short() -> bool {
     let short = NOW.get().is_none_or(|(looked, _)| looked == tick());
     if !short {
@@ -101,7 +99,7 @@ mod tests {
         let looked_in_vain = loop {
             let before = looks.get();
             for _ in 0..2 {
-                run(Step::Running, || assert_eq!(now(look), Moment::PAST));
+                assert_eq!(now(look), Moment::PAST);
             }
             if was_short() {
                 break before;
@@ -111,11 +109,8 @@ mod tests {
         let began = tick();
         while tick() == began {}
         assert!(!was_short());
-        run(Step::Settling, || assert_eq!(now(look), Moment::PAST));
-        assert_eq!(looks.get(), looked_in_vain + 2);
-        run(Step::Alone, || assert_eq!(now(look), Moment::PAST));
+        assert_eq!((now(look), looks.get()), (Moment::PAST, looked_in_vain + 2));
         begin();
-        run(Step::Running, || assert_eq!(now(look), Moment::PAST));
-        assert_eq!(looks.get(), looked_in_vain + 4);
+        assert_eq!((now(look), looks.get()), (Moment::PAST, looked_in_vain + 3));
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::input::Input;
 use super::messages::Messages;
 use super::turn;
-use super::wire::{Received, WireRef};
+use super::wire::WireRef;
 use crate::error::{Error, Result};
 use crate::framing::FramingError;
 use crate::link::Peer;
@@ -163,5 +163,29 @@ impl Inbound {
     /// What was received since this was last asked, and not told to the wire.
     pub(super) fn take_received(&mut self) -> Received {
         std::mem::take(&mut self.received)
+    }
+}
+
+/// What a session received since it asked its wire, which is told when it is asked again. Between the two it is what one read
+/// brought, so small numbers do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Received {
+    pub(super) messages: u32,
+    pub(super) bytes: u32,
+}
+
+impl Received {
+    pub(super) const NOTHING: Received = Received { messages: 0, bytes: 0 };
+
+    #[inline]
+    pub(super) fn add(&mut self, more: Received) {
+        self.messages += more.messages;
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
+    #[inline]
+    pub(super) fn count(&mut self, message: &[u8]) {
+        self.messages += 1;
+        self.bytes = self.bytes.saturating_add(u32::try_from(message.len()).unwrap_or(u32::MAX));
     }
 }

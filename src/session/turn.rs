@@ -12,8 +12,9 @@ use std::mem;
 use std::task::Waker;
 
 use super::WATERMARK;
+use super::inbound::Received;
 use super::output;
-use super::wire::{Received, Wire, WireRef};
+use super::wire::{Wire, WireRef};
 use crate::error::Result;
 use crate::framing::{self, Framing};
 
@@ -78,12 +79,10 @@ pub(crate) fn take(wire: &WireRef, driver: &Waker) -> Taking {
     })
 }
 
-impl Taking {
-    /// Whether the handler waits for a message.
-    #[inline]
-    pub(crate) fn waits(&self) -> bool {
-        TURN.with_borrow(|turn| turn.waits)
-    }
+/// Whether the handler whose turn it is waits for a message.
+#[inline]
+pub(crate) fn waits() -> bool {
+    TURN.with_borrow(|turn| turn.whose != 0 && turn.waits)
 }
 
 impl Drop for Taking {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::{coop, yield_now};
 use tokio::time::Instant;
 
-use super::inbound::Source;
+use super::inbound::{Received, Source};
 use super::input::poll_discard;
 use super::output::Output;
 use super::{WATERMARK, turn};
@@ -511,30 +511,6 @@ impl Others {
         if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             self.waiting.push(cx.waker().clone());
         }
-    }
-}
-
-/// What a session received since it asked its wire, which is told when it is asked again. Between the two it is what one read
-/// brought, so small numbers do.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Received {
-    messages: u32,
-    bytes: u32,
-}
-
-impl Received {
-    pub(super) const NOTHING: Received = Received { messages: 0, bytes: 0 };
-
-    #[inline]
-    pub(super) fn add(&mut self, more: Received) {
-        self.messages += more.messages;
-        self.bytes = self.bytes.saturating_add(more.bytes);
-    }
-
-    #[inline]
-    pub(super) fn count(&mut self, message: &[u8]) {
-        self.messages += 1;
-        self.bytes = self.bytes.saturating_add(u32::try_from(message.len()).unwrap_or(u32::MAX));
     }
 }
 

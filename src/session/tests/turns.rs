@@ -62,7 +62,7 @@ fn a_link_that_tells_of_more_is_asked_in_vain_by_nobody_but_another_task_or_one_
     let turn = turn::take(&wire, Waker::noop());
     let asked = link.clone().brings(&[b"a\nb\n"]).reads();
     assert_eq!((ask(&mut told), ask(&mut told)), (Some("a".into()), Some("b".into())));
-    assert_eq!((ask(&mut told), turn.waits(), link.reads()), (None, true, asked + 1));
+    assert_eq!((ask(&mut told), turn::waits(), link.reads()), (None, true, asked + 1));
     assert_eq!((ask(&mut told), link.reads()), (None, asked + 2));
     drop(turn);
     let turn = turn::take(&wire, Waker::noop());

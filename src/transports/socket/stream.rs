@@ -121,10 +121,8 @@ impl AsyncRead for SocketStream {
         let before = buffer.filled().len();
         loop {
             // What comes after this is told anew, so nothing that comes while it is read is missed.
-            let at_end = match self.more {
-                true => self.place.set_reading(cx)?,
-                false => ready!(self.place.poll_readable(cx, in_vain))?,
-            };
+            let at_end =
+                if self.more { self.place.set_reading(cx)? } else { ready!(self.place.poll_readable(cx, in_vain))? };
             match receive(&self.socket, buffer) {
                 Ok(filled) => {
                     let behind = at_end && buffer.filled().len() > before;
