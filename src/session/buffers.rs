@@ -28,16 +28,21 @@ thread_local! {
 /// Runs `read` with room for as much as one read is to bring.
 #[inline]
 pub(super) fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
-    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
-        Ok(mut scratch) => {
-            if scratch.is_empty() {
-                // Not `resize`, which would write to every page.
-                *scratch = vec![0; READ_SIZE];
-            }
-            read(&mut scratch)
+    SCRATCH.with(|scratch| {
+        let (mut lent, mut own);
+        let scratch = if let Ok(scratch) = scratch.try_borrow_mut() {
+            lent = scratch;
+            &mut *lent
+        } else {
+            // A link may itself be made of sessions, and read from within a read.
+            own = Vec::new();
+            &mut own
+        };
+        if scratch.is_empty() {
+            // Not `resize`, which would write to every page.
+            *scratch = vec![0; READ_SIZE];
         }
-        // A link may itself be made of sessions, and read from within a read.
-        Err(_) => read(&mut vec![0; READ_SIZE]),
+        read(scratch)
     })
 }
 
