@@ -19,8 +19,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// is longer.
 pub const SLACK: usize = 64;
 
-/// How many messages are looked for behind the first; see [`Framing::decode_many`].
-pub(crate) const MANY: usize = 15;
+/// How many messages are looked for at once; see [`Framing::decode_many`].
+pub(crate) const MANY: usize = 16;
 
 /// Cuts messages out of bytes, and wraps messages into bytes.
 pub trait Framing: Send + Sync {
@@ -30,31 +30,28 @@ pub trait Framing: Send + Sync {
     /// looked through in vain, so that a message that comes a byte at a time costs no more than one that comes at once.
     fn decode(&self, input: &[u8], searched: &mut usize) -> Result<Option<Frame>, FramingError>;
 
-    /// Finds the first message as [`decode`](Self::decode) does, and with it some that stand behind it: those are added to
-    /// `behind`, which is empty, each as it would be found behind the one before. How many they are at most is left to the
-    /// framing; what is no message yet, or none at all, is left for the next time.
+    /// Finds the first message as [`decode`](Self::decode) does, and with it some that stand behind it: they are added to
+    /// `found`, which is empty, each as `decode` would find it behind the one before, and [so far behind](Frame::behind) the
+    /// front of `input`. How many they are at most is left to the framing; what is no message yet, or none at all, is left for
+    /// the next time, and an error only where it stands first. `searched` is then that of what stands behind them.
     ///
     /// There is no need to write it: it is here so that many messages which came together cost one virtual call. Whoever finds
     /// many at once in less may.
-    fn decode_many(
-        &self,
-        input: &[u8],
-        searched: &mut usize,
-        behind: &mut Vec<Frame>,
-    ) -> Result<Option<Frame>, FramingError> {
-        let first = self.decode(input, searched)?;
-        let Some(frame) = &first else { return Ok(None) };
+    fn decode_many(&self, input: &[u8], searched: &mut usize, found: &mut Vec<Frame>) -> Result<(), FramingError> {
+        let Some(first) = self.decode(input, searched)? else { return Ok(()) };
+        let mut taken = first.taken;
+        found.push(first);
         *searched = 0;
-        let mut rest = input.get(frame.taken..).unwrap_or_default();
-        while !rest.is_empty()
-            && behind.len() < MANY
+        while found.len() < MANY
+            && let Some(rest @ [_, ..]) = input.get(taken..)
             && let Ok(Some(frame)) = self.decode(rest, searched)
-            && let Some((_, left)) = rest.split_at_checked(frame.taken)
+            && frame.taken > 0
         {
-            behind.push(frame);
-            (rest, *searched) = (left, 0);
+            found.push(frame.behind(taken));
+            taken += frame.taken;
+            *searched = 0;
         }
-        Ok(first)
+        Ok(())
     }
 
     /// What the bytes that are left mean when the peer will send no more: a last message, nothing, or an error.
@@ -93,6 +90,14 @@ impl Frame {
     #[inline]
     pub fn new(message: Range<usize>, taken: usize) -> Self {
         Frame { start: message.start, end: message.end, taken, escaped: false }
+    }
+
+    /// The same message, where so many bytes stand before what it was found in.
+    #[inline]
+    #[must_use]
+    pub fn behind(self, before: usize) -> Self {
+        let Frame { start, end, taken, escaped } = self;
+        Frame { start: before + start, end: before + end, taken: before + taken, escaped }
     }
 
     /// Takes the message off the front of the input that it was found in.
@@ -153,39 +158,57 @@ fn take_front(input: &mut BytesMut, size: usize) -> BytesMut {
 pub fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
     const NEAR: usize = 4;
     let (words, _) = bytes.as_chunks::<8>();
-    let near = &words[..words.len().min(NEAR)];
-    for (index, word) in near.iter().enumerate() {
-        let here = equal(byte, *word);
-        if here != 0 {
-            // A byte that is not equal, and shows all the same, stands behind one that is.
-            return Some(8 * index + here.trailing_zeros() as usize / 8);
+    for (index, word) in words.iter().take(NEAR).enumerate() {
+        if let Some(at) = first_in(byte, *word) {
+            return Some(8 * index + at);
         }
     }
-    let far = 8 * near.len();
-    memchr::memchr(byte, &bytes[far..]).map(|at| far + at)
+    if words.len() > NEAR {
+        let (_, far) = bytes.split_at(8 * NEAR);
+        return memchr::memchr(byte, far).map(|at| 8 * NEAR + at);
+    }
+    match bytes.last_chunk() {
+        // Some of it was looked at before, and is not that byte.
+        Some(last) => first_in(byte, *last).map(|at| bytes.len() - 8 + at),
+        None => bytes.iter().position(|here| *here == byte),
+    }
+}
+
+/// Where the byte stands first among eight.
+#[inline]
+fn first_in(byte: u8, word: [u8; 8]) -> Option<usize> {
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let difference = u64::from_le_bytes(word) ^ u64::from_ne_bytes([byte; 8]);
+    // Shows the high bit of each byte that is zero: the first one borrows from none before it. One that is not, and shows all
+    // the same, stands behind one that is.
+    let here = difference.wrapping_sub(LOW) & !difference & HIGH;
+    (here != 0).then(|| here.trailing_zeros() as usize / 8)
 }
 
 /// Whether the byte stands anywhere, which takes less than to say where.
 #[inline]
 pub fn contains(byte: u8, bytes: &[u8]) -> bool {
-    const SHORT: usize = 64;
-    match bytes.last_chunk::<8>() {
-        Some(last) if bytes.len() <= SHORT => {
-            let (words, _) = bytes.as_chunks::<8>();
-            equal(byte, *last) != 0 || words.iter().any(|word| equal(byte, *word) != 0)
-        }
+    match bytes.len() {
+        ..8 => bytes.contains(&byte),
+        8..16 => at_an_end::<8>(byte, bytes),
+        16..=32 => at_an_end::<16>(byte, bytes),
+        33..=128 => at_an_end::<16>(byte, bytes) || bytes.as_chunks::<16>().0.iter().any(|block| holds(byte, block)),
         _ => memchr::memchr(byte, bytes).is_some(),
     }
 }
 
-/// Shows the high bit where a byte of the word is that byte: of the first one, and none if there is none.
+/// Whether the byte is one of the first or the last so many.
 #[inline]
-fn equal(byte: u8, word: [u8; 8]) -> u64 {
-    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
-    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    let difference = u64::from_le_bytes(word) ^ u64::from_ne_bytes([byte; 8]);
-    // The first byte that is zero borrows from none before it.
-    difference.wrapping_sub(LOW) & !difference & HIGH
+fn at_an_end<const N: usize>(byte: u8, bytes: &[u8]) -> bool {
+    let (first, last) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>());
+    first.is_some_and(|first| holds(byte, first)) | last.is_some_and(|last| holds(byte, last))
+}
+
+/// Whether the byte stands in the block. All of it is looked at, which is one comparison to most processors.
+#[inline]
+fn holds<const N: usize>(byte: u8, block: &[u8; N]) -> bool {
+    block.iter().fold(0, |any, here| any | u8::from(*here == byte)) != 0
 }
 
 /// The length in bytes of a message that is given in parts.
@@ -216,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_byte_is_found_where_it_stands_first(bytes in proptest::collection::vec(0u8..4, 0..100), byte in 0u8..5) {
+        fn a_byte_is_found_where_it_stands_first(bytes in proptest::collection::vec(0u8..40, 0..200), byte in 0u8..41) {
             prop_assert_eq!(find(byte, &bytes), bytes.iter().position(|here| *here == byte));
             prop_assert_eq!(contains(byte, &bytes), bytes.contains(&byte));
         }

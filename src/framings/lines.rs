@@ -62,25 +62,23 @@ impl Framing for Lines {
         Ok(Some(Frame::new(0..size, end + 1)))
     }
 
-    fn decode_many(
-        &self,
-        input: &[u8],
-        searched: &mut usize,
-        behind: &mut Vec<Frame>,
-    ) -> Result<Option<Frame>, FramingError> {
-        let Some(first) = self.decode(input, searched)? else { return Ok(None) };
+    fn decode_many(&self, input: &[u8], searched: &mut usize, found: &mut Vec<Frame>) -> Result<(), FramingError> {
+        let Some(first) = self.decode(input, searched)? else { return Ok(()) };
         *searched = 0;
-        let (rest, mut start) = (&input[first.taken..], 0);
-        for end in memchr::memchr_iter(b'\n', rest).take(MANY) {
-            let line = &rest[start..end];
-            let size = without_return(line);
+        let mut start = first.taken;
+        found.push(first);
+        while found.len() < MANY
+            && let Some(found_at) = framing::find(b'\n', &input[start..])
+        {
+            let end = start + found_at;
+            let size = without_return(&input[start..end]);
             if size > self.longest {
                 break;
             }
-            behind.push(Frame::new(0..size, line.len() + 1));
+            found.push(Frame { start, end: start + size, taken: end + 1, escaped: false });
             start = end + 1;
         }
-        Ok(Some(first))
+        Ok(())
     }
 
     fn decode_end(&self, input: &[u8]) -> Result<Option<Frame>, FramingError> {

@@ -3,11 +3,12 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use super::inbound::{For, Inbound};
+use super::inbound::{For, Inbound, Received};
 use super::turn::{self, Gathered};
 use super::wire::WireRef;
 use super::{Session, WATERMARK};
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::link::Peer;
 
 /// A message that was received, and the means to answer whoever sent it; see [`Session::answer`].
@@ -15,7 +16,9 @@ pub struct Exchange<'a> {
     message: &'a [u8],
     peer: &'a Peer,
     wire: &'a WireRef,
-    gathered: &'a mut Option<Gathered>,
+    framing: Option<&'a dyn Framing>,
+    /// Where answers are laid, while they need no look at the wire.
+    gathered: Option<Gathered>,
     /// What was not taken by the link has to be, before the next message is looked at.
     full: bool,
     ended: bool,
@@ -42,7 +45,7 @@ impl<'a> Exchange<'a> {
     #[expect(clippy::inline_always, reason = "it is what is left to be done for a message")]
     #[inline(always)]
     pub fn reply(&mut self, parts: &[&[u8]]) -> Result<()> {
-        if let (Some(gathered), Some(framing)) = (&mut *self.gathered, self.wire.framing())
+        if let (Some(gathered), Some(framing)) = (&mut self.gathered, self.framing)
             && gathered.has_room()
         {
             return gathered.send(framing, parts);
@@ -52,9 +55,9 @@ impl<'a> Exchange<'a> {
 
     #[inline(never)]
     fn reply_on_wire(&mut self, parts: &[&[u8]]) -> Result<()> {
-        *self.gathered = None;
+        self.gathered = None;
         let mut wire = self.wire.lock_settled();
-        let sent = wire.start_send(parts, &self.peer.remote, self.peer.local(), self.wire.framing());
+        let sent = wire.start_send(parts, &self.peer.remote, self.peer.local(), self.framing);
         self.full = wire.buffered() >= WATERMARK;
         sent
     }
@@ -126,24 +129,40 @@ enum Answered {
 }
 
 impl Inbound {
-    /// Answers the message that was received last, and those that were read with it.
+    /// Answers the message that was received last, and those that were found with it. Each counts from when it is looked at.
     #[inline]
     fn answer(&mut self, wire: &WireRef, answer: &mut impl FnMut(&mut Exchange<'_>) -> Result<()>) -> Result<Answered> {
-        let mut gathered = turn::gather(wire.id());
-        loop {
-            let (message, peer) = self.message();
-            let mut exchange = Exchange { message, peer, wire, gathered: &mut gathered, full: false, ended: false };
+        let Inbound { source, peer, received } = self;
+        let Some(messages) = source.together() else { return Ok(Answered::All) };
+        let mut seen = Seen { messages: 0, bytes: 0, received };
+        let (framing, gathered) = (wire.framing(), turn::gather(wire.id()));
+        let mut exchange = Exchange { message: &[], peer, wire, framing, gathered, full: false, ended: false };
+        for message in messages {
+            seen.messages += 1;
+            seen.bytes += message.len();
+            exchange.message = message;
             answer(&mut exchange)?;
-            let Exchange { full, ended, .. } = exchange;
-            if ended {
+            if exchange.ended {
                 return Ok(Answered::Last);
             }
-            if full {
+            if exchange.full {
                 return Ok(Answered::Full);
             }
-            if !self.next_read(wire)? {
-                return Ok(Answered::All);
-            }
         }
+        Ok(Answered::All)
+    }
+}
+
+/// What was looked at of what came together, which is received then, whatever becomes of it.
+struct Seen<'a> {
+    messages: u32,
+    bytes: usize,
+    received: &'a mut Received,
+}
+
+impl Drop for Seen<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.received.add(Received::of(self.messages, self.bytes));
     }
 }

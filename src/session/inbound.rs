@@ -15,7 +15,7 @@ use crate::link::Peer;
 pub(super) struct Inbound {
     pub(super) source: Source,
     pub(super) peer: Peer,
-    received: Received,
+    pub(super) received: Received,
 }
 
 /// Where messages come from. It keeps the last one until the next is asked for.
@@ -36,13 +36,13 @@ pub(super) enum For {
 }
 
 impl Source {
-    /// The last message.
+    /// The last message, and those behind it that came together with it, each of which is the last one when it is given.
     #[inline]
-    pub(super) fn message(&self) -> &[u8] {
-        match self {
-            Source::Stream(input) => input.message(),
-            Source::Messages(messages) => messages.message(),
-        }
+    pub(super) fn together(&mut self) -> Option<impl Iterator<Item = &[u8]>> {
+        Some(match self {
+            Source::Stream(input) => Together::Found(input.together()?),
+            Source::Messages(messages) => Together::Came(messages.together()),
+        })
     }
 
     /// The last message, to be kept.
@@ -73,6 +73,24 @@ impl Source {
         match self {
             Source::Stream(input) => input.clear(),
             Source::Messages(messages) => messages.put_one(Bytes::new()),
+        }
+    }
+}
+
+/// Messages that came together: [`Source::together`].
+enum Together<F, C> {
+    Found(F),
+    Came(C),
+}
+
+impl<'a, F: Iterator<Item = &'a [u8]>, C: Iterator<Item = &'a [u8]>> Iterator for Together<F, C> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        match self {
+            Together::Found(found) => found.next(),
+            Together::Came(came) => came.next(),
         }
     }
 }
@@ -135,19 +153,11 @@ impl Inbound {
         polled
     }
 
-    /// The message that was received last, which counts from now on, and who sent it.
-    #[inline]
-    pub(super) fn message(&mut self) -> (&[u8], &Peer) {
-        let message = self.source.message();
-        self.received.count(message);
-        (message, &self.peer)
-    }
-
-    /// As [`message`](Self::message), to be kept.
+    /// The message that was received last, which counts from now on, to be kept.
     #[inline]
     pub(super) fn take(&mut self) -> Bytes {
         let message = self.source.take();
-        self.received.count(&message);
+        self.received.add(Received::of(1, message.len()));
         message
     }
 
@@ -183,9 +193,9 @@ impl Received {
         self.bytes = self.bytes.saturating_add(more.bytes);
     }
 
+    /// So many messages, of so many bytes together.
     #[inline]
-    pub(super) fn count(&mut self, message: &[u8]) {
-        self.messages += 1;
-        self.bytes = self.bytes.saturating_add(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    pub(super) fn of(messages: u32, bytes: usize) -> Self {
+        Received { messages, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) }
     }
 }

@@ -1,9 +1,8 @@
 //! What was read from a stream of bytes, cut into messages.
 
-use std::io;
-use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::{io, iter};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::ReadBuf;
@@ -31,16 +30,18 @@ pub(super) struct Input {
 /// it costs neither a copy nor a count.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// The message that was found last, and what is no message so far.
+    /// The messages that were found last, as far as they were not taken, and what is no message so far.
     unread: BytesMut,
-    /// Where in `unread` the message that was found last ends, with what stands around it.
-    rest: usize,
-    /// Where that message stands.
-    message: Range<usize>,
-    /// What was made of it, where it was escaped.
-    made: Option<Bytes>,
-    /// Those that were found behind it, the last one first.
+    /// Where those messages stand, in what was there when they were found.
     found: Vec<Frame>,
+    /// How many of them were given. The last one that was stays until the next is asked for.
+    given: usize,
+    /// How much was taken from the front of `unread` since they were found.
+    gone: usize,
+    /// How much stands behind them.
+    behind: usize,
+    /// What was made of the message that was given last, where it is escaped.
+    made: Option<Bytes>,
     /// How far what follows them was searched for an end already; see [`Framing::decode`].
     searched: usize,
     /// The most that `unread` has held: its memory, of which it knows no more than what lies behind its front.
@@ -63,10 +64,10 @@ impl Input {
         self.reading.as_ref().map_or(0, |reading| reading.capacity())
     }
 
-    /// The message that was found last.
+    /// The message that was given last, and those behind it that are found already, as far as they need not be made first.
     #[inline]
-    pub(super) fn message(&self) -> &[u8] {
-        self.reading.as_ref().map_or(&[], |reading| reading.message())
+    pub(super) fn together(&mut self) -> Option<impl Iterator<Item = &[u8]>> {
+        self.reading.as_mut().map(|reading| reading.together())
     }
 
     /// The message that was found last, to be kept.
@@ -110,20 +111,22 @@ impl Input {
     /// Reads once more: afterwards there is more to be cut into messages, or the stream has ended.
     #[inline]
     fn poll_fill(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = buffers::with_scratch(|scratch| {
+        buffers::with_scratch(|scratch| {
             let mut came = ReadBuf::new(scratch);
-            Pin::new(io).poll_read(cx, &mut came).map_ok(|()| {
-                self.ended = came.filled().is_empty();
-                self.short = came.remaining() > 0;
-                if !self.ended {
-                    self.reading.get_or_insert_with(buffers::take_reading).add(came.filled());
+            let polled = Pin::new(io).poll_read(cx, &mut came);
+            match &polled {
+                Poll::Ready(Ok(())) => {
+                    self.ended = came.filled().is_empty();
+                    self.short = came.remaining() > 0;
+                    if !self.ended {
+                        self.reading.get_or_insert_with(buffers::take_reading).add(came.filled());
+                    }
                 }
-            })
-        });
-        if polled.is_pending() {
-            self.let_go();
-        }
-        polled
+                Poll::Ready(Err(_)) => {}
+                Poll::Pending => self.let_go(),
+            }
+            polled
+        })
     }
 
     /// Of a stream that [tells of more](crate::Transport::tells_of_more) by itself.
@@ -151,94 +154,134 @@ impl Input {
 impl Reading {
     #[inline]
     fn next(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
-        match self.found.pop() {
-            Some(frame) => self.keep(framing, frame).map(|()| true),
-            None if self.rest == self.unread.len() => Ok(false),
-            None => self.find(framing),
+        match self.found.get(self.given) {
+            Some(frame) if frame.escaped => self.unescape(framing, *frame)?,
+            Some(_) => {}
+            None if self.behind == 0 => return Ok(false),
+            None => return self.find(framing),
         }
+        self.given += 1;
+        Ok(true)
     }
 
     /// Looks for messages in what is left.
     #[inline(never)]
     fn find(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
-        let first = framing.decode_many(&self.unread[self.rest..], &mut self.searched, &mut self.found)?;
-        self.found.reverse();
-        match first {
-            Some(frame) => self.keep(framing, frame).map(|()| true),
-            None => Ok(false),
-        }
+        self.let_messages_go();
+        framing.decode_many(&self.unread, &mut self.searched, &mut self.found)?;
+        self.first(framing)
     }
 
     fn last(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
-        match framing.decode_end(&self.unread[self.rest..])? {
-            Some(frame) => self.keep(framing, frame).map(|()| true),
-            None => Ok(false),
-        }
+        self.let_messages_go();
+        self.found.extend(framing.decode_end(&self.unread)?);
+        self.first(framing)
     }
 
+    /// Gives the first message that was found, if any was.
     #[inline]
-    fn keep(&mut self, framing: &dyn Framing, frame: Frame) -> Result<(), FramingError> {
-        if frame.taken == 0 {
-            let reason = "it finds messages that take nothing of the input";
-            return Err(FramingError::Malformed { framing: "what the framing takes", reason });
+    fn first(&mut self, framing: &dyn Framing) -> Result<bool, FramingError> {
+        match self.found.first() {
+            None => return Ok(false),
+            Some(Frame { taken: 0, .. }) => {
+                self.found.clear();
+                let reason = "it finds messages that take nothing of the input";
+                return Err(FramingError::Malformed { framing: "what the framing takes", reason });
+            }
+            Some(frame) if frame.escaped => self.unescape(framing, *frame)?,
+            Some(_) => {}
         }
-        self.message = self.rest + frame.start..self.rest + frame.end;
-        self.rest += frame.taken;
-        if frame.escaped || self.made.is_some() {
-            self.unescape(framing, frame.escaped)?;
-        }
-        Ok(())
+        self.given = 1;
+        self.behind -= self.found.last().map_or(0, |last| last.taken);
+        Ok(true)
     }
 
     #[cold]
-    fn unescape(&mut self, framing: &dyn Framing, escaped: bool) -> Result<(), FramingError> {
-        self.made = escaped.then(|| framing.unescape(&self.unread[self.message.clone()])).transpose()?;
+    fn unescape(&mut self, framing: &dyn Framing, frame: Frame) -> Result<(), FramingError> {
+        self.made = Some(framing.unescape(&self.unread[frame.start - self.gone..frame.end - self.gone])?);
         Ok(())
     }
 
+    /// Where the message is that was given last, unless it was taken.
     #[inline]
-    fn message(&self) -> &[u8] {
-        match &self.made {
-            None => &self.unread[self.message.clone()],
-            Some(made) => made,
-        }
+    fn given(&self) -> Option<Frame> {
+        self.found.get(self.given.wrapping_sub(1)).filter(|frame| frame.taken > self.gone).copied()
+    }
+
+    #[inline]
+    fn together(&mut self) -> impl Iterator<Item = &[u8]> {
+        let Reading { unread, found, given, made, gone, .. } = self;
+        let (unread, found, gone) = (&unread[..], &found[..], *gone);
+        *given = given.saturating_sub(1);
+        // Of those behind the first none is made yet.
+        let mut made = found.get(*given).filter(|frame| frame.escaped).and(made.as_deref());
+        iter::from_fn(move || {
+            let frame = found.get(*given)?;
+            let message = if frame.escaped { made.take()? } else { &unread[frame.start - gone..frame.end - gone] };
+            *given += 1;
+            Some(message)
+        })
     }
 
     #[inline]
     fn take(&mut self) -> Bytes {
-        let Range { start, end } = std::mem::take(&mut self.message);
+        let Some(Frame { start, end, taken, escaped }) = self.given() else { return Bytes::new() };
         // Its memory is used again once the message is let go of.
-        let mut message = self.unread.split_to(std::mem::take(&mut self.rest));
-        message.truncate(end);
-        message.advance(start);
-        self.made.take().unwrap_or_else(|| message.freeze())
+        let mut message = self.unread.split_to(taken - self.gone);
+        message.truncate(end - self.gone);
+        message.advance(start - self.gone);
+        self.gone = taken;
+        if escaped { self.made.take().unwrap_or_default() } else { message.freeze() }
     }
 
     #[inline]
     fn add(&mut self, bytes: &[u8]) {
-        self.let_message_go();
+        self.let_messages_go();
         self.unread.extend_from_slice(bytes);
+        self.behind = self.unread.len();
         self.most = self.most.max(self.unread.len());
     }
 
-    fn let_message_go(&mut self) {
-        (self.message, self.made) = (0..0, None);
-        match std::mem::take(&mut self.rest) {
-            // All of it, as a rule: the memory is used again from its front.
-            rest if rest == self.unread.len() => self.unread.clear(),
-            rest => self.unread.advance(rest),
+    /// Gives up the messages that were found, which were all given.
+    #[inline]
+    fn let_messages_go(&mut self) {
+        debug_assert_eq!(self.given, self.found.len(), "what was found is given before more is looked for");
+        if self.found.is_empty() {
+            return;
         }
+        if self.behind == 0 {
+            // As a rule: the memory is used again from its front.
+            self.unread.clear();
+        } else {
+            self.advance();
+        }
+        self.found.clear();
+        (self.given, self.gone, self.made) = (0, 0, None);
+    }
+
+    #[cold]
+    fn advance(&mut self) {
+        self.unread.advance(self.unread.len() - self.behind);
     }
 
     /// Whether nothing is left of it; of a piece of a message no more is held than it needs.
+    #[inline]
     fn is_through(&mut self) -> bool {
-        self.let_message_go();
+        self.let_messages_go();
+        let is_through = self.unread.is_empty();
+        if !is_through {
+            self.shrink();
+        }
+        is_through
+    }
+
+    #[cold]
+    fn shrink(&mut self) {
         let left = self.unread.len();
-        if left > 0 && self.capacity() > 4 * left {
+        if self.capacity() > 4 * left {
             self.unread = BytesMut::from(&self.unread[..]);
             (self.most, self.found) = (left, Vec::new());
         }
-        left == 0
     }
 
     /// How much memory it holds, in bytes.

@@ -1,5 +1,6 @@
 //! What a link gave that carries messages, and is received one by one.
 
+use std::iter;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -30,18 +31,17 @@ impl Messages {
     /// Receives the next of them. `false` where there is none.
     #[inline]
     pub(super) fn next(&mut self) -> bool {
-        let Range { end, .. } = self.last;
-        let is_left = end < self.all.len();
-        if is_left {
-            self.last = end..self.all.len().min(end + self.segment);
-        }
-        is_left
+        is_next(&self.all, self.segment, &mut self.last)
     }
 
-    /// The message that was received last.
+    /// The message that was received last, and those behind it, each of which is received when it is given.
     #[inline]
-    pub(super) fn message(&self) -> &[u8] {
-        &self.all[self.last.clone()]
+    pub(super) fn together(&mut self) -> impl Iterator<Item = &[u8]> {
+        let Messages { all, segment, last } = self;
+        let (all, segment) = (&all[..], *segment);
+        let first = &all[last.clone()];
+        let behind = iter::from_fn(move || is_next(all, segment, last).then(|| &all[last.clone()]));
+        iter::once(first).chain(behind)
     }
 
     /// The message that was received last, to be kept.
@@ -60,6 +60,16 @@ impl Messages {
     }
 }
 
+/// Moves on to the message behind the `last`, where there is one.
+#[inline]
+fn is_next(all: &[u8], segment: usize, last: &mut Range<usize>) -> bool {
+    let is_left = last.end < all.len();
+    if is_left {
+        *last = last.end..all.len().min(last.end + segment);
+    }
+    is_left
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,12 +86,13 @@ mod tests {
                 let mut messages = Messages::default();
                 messages.put(Bytes::from(all), segment);
                 let mut received = Vec::new();
-                loop {
-                    assert_eq!(messages.message(), expected[received.len()].as_bytes());
-                    received.push(if kept { messages.take() } else { Bytes::copy_from_slice(messages.message()) });
-                    if !messages.next() {
-                        break;
+                if kept {
+                    received.push(messages.take());
+                    while messages.next() {
+                        received.push(messages.take());
                     }
+                } else {
+                    received.extend(messages.together().map(Bytes::copy_from_slice));
                 }
                 assert_eq!(received, expected, "{all} by {segment}");
                 assert!(!messages.next());
@@ -95,7 +106,7 @@ mod tests {
         let mut messages = Messages::default();
         messages.put(Bytes::from("abcde"), 2);
         assert_eq!(messages.take_rest(), Some(("cde".into(), 2)));
-        assert_eq!(messages.message(), b"ab");
+        assert_eq!(messages.take(), "ab");
         assert!(!messages.next());
     }
 }

@@ -306,6 +306,45 @@ fn an_escaped_message_is_received_as_it_was_before_and_one_that_cannot_be_is_ref
 }
 
 #[test]
+fn messages_are_answered_as_they_came_wherever_the_answering_is_taken_up_again() {
+    let mut session = session(Scripted::default().brings(&[b"a+\nb\nc+\nd\n+e\nf\ng\n"]), Plus);
+    let mut lent = Vec::new();
+    for mut left in 1..=3 {
+        let answer = |exchange: &mut Exchange<'_>| {
+            lent.push(exchange.message().to_vec());
+            left -= 1;
+            if left == 0 {
+                exchange.end();
+            }
+            Ok(())
+        };
+        now(session.answer(answer)).unwrap();
+    }
+    assert_eq!(lent, [&b"a\n"[..], b"b", b"c\n", b"d", b"\ne", b"f"]);
+    assert_eq!(now(session.recv()).unwrap().unwrap(), "g");
+}
+
+#[test]
+fn a_message_counts_as_received_from_when_it_is_looked_at() {
+    let mut session = session(Scripted::default().brings(&[b"one\ntwo\nthree\nfour\n"]), Lines);
+    let received = |session: &mut Session| (session.totals().messages_in, session.totals().bytes_in);
+    let fails = |exchange: &mut Exchange<'_>| match exchange.message() {
+        b"two" => Err(Error::handler("as it was told")),
+        _ => Ok(()),
+    };
+    assert!(now(session.answer(fails)).is_err());
+    assert_eq!(received(&mut session), (2, 6));
+    assert_eq!(now(session.recv()).unwrap().unwrap(), "three");
+    assert_eq!(received(&mut session), (3, 11));
+    let ends = |exchange: &mut Exchange<'_>| {
+        exchange.end();
+        Ok(())
+    };
+    now(session.answer(ends)).unwrap();
+    assert_eq!(received(&mut session), (4, 15));
+}
+
+#[test]
 fn what_a_layer_below_holds_is_flushed_until_it_is_gone() {
     let link = Scripted::default();
     link.0.lock().unwrap().held = true;
