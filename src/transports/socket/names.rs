@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::net::{SocketAddrAny, SocketAddrUnix};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
 
 use crate::address::Address;
 
@@ -41,8 +41,8 @@ pub fn remote(socket: impl AsFd) -> io::Result<Address> {
 /// What the kernel told, as an address.
 pub fn address(told: Option<SocketAddrAny>) -> Address {
     let Some(told) = told else { return Address::Unnamed };
-    if let Ok(ip) = SocketAddr::try_from(told.clone()) {
-        return Address::Ip(ip);
+    if matches!(told.address_family(), AddressFamily::INET | AddressFamily::INET6) {
+        return SocketAddr::try_from(told).map_or(Address::Unnamed, Address::Ip);
     }
     let Ok(unix) = SocketAddrUnix::try_from(told) else { return Address::Unnamed };
     if let Some(path) = unix.path_bytes() {
