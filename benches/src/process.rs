@@ -10,6 +10,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
+use crate::statistics::Summary;
+
 /// Words of a command line, the program first.
 #[derive(Debug, Clone)]
 pub(crate) struct Line(Vec<std::ffi::OsString>);
@@ -127,6 +129,21 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// What a round comes to that was measured in pieces: their sums, and the medians of what is no sum.
+    pub(crate) fn of(pieces: &[Outcome]) -> Self {
+        let sum = |what: fn(&Outcome) -> f64| pieces.iter().map(what).sum();
+        let middle = |what: fn(&Outcome) -> f64| Summary::of(pieces.iter().map(what)).median;
+        Outcome {
+            messages: sum(|piece| piece.messages),
+            seconds: sum(|piece| piece.seconds),
+            cpu_ns: sum(|piece| piece.cpu_ns),
+            wrong: sum(|piece| piece.wrong),
+            lost: sum(|piece| piece.lost),
+            p50_us: middle(|piece| piece.p50_us),
+            p99_us: middle(|piece| piece.p99_us),
+        }
+    }
+
     fn parse(text: &str) -> Result<Self> {
         let mut outcome = Outcome::default();
         for word in text.split_whitespace() {
@@ -199,4 +216,16 @@ pub(crate) fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     child.stdout.take()?.read_to_string(&mut said).ok()?;
     child.wait().ok()?;
     said.lines().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_the_sum_of_its_pieces_and_the_middle_of_their_latencies() {
+        let piece = |messages: f64, p50_us| Outcome { messages, cpu_ns: 10.0 * messages, p50_us, ..Outcome::default() };
+        let round = Outcome::of(&[piece(1.0, 5.0), piece(2.0, 900.0), piece(3.0, 7.0)]);
+        assert_eq!((round.messages, round.cpu_ns, round.p50_us), (6.0, 60.0, 7.0));
+    }
 }

@@ -96,7 +96,8 @@ pub(crate) fn write(plan: &Plan, sections: &[String], curves: &[Curve]) -> Resul
     let text = fs::read_to_string(&page).with_context(|| format!("failed to read {}", page.display()))?;
     let (before, rest) = text.split_once(BEGIN).context("BENCHMARKS.md has lost its first mark")?;
     let (_, after) = rest.split_once(END).context("BENCHMARKS.md has lost its second mark")?;
-    let mut results = format!("\n{}; {} rounds of {:?}.\n", machine::describe(), plan.rounds, plan.measured);
+    let mut results =
+        format!("\n{}; {} rounds of {:?} each, in pieces, in turn.\n", machine::describe(), plan.rounds, plan.measured);
     for section in sections {
         let _ = write!(results, "\n{section}");
     }
