@@ -2,7 +2,8 @@
 //!
 //! It owns what every handler would otherwise repeat, each in a file of its own: framing (`input`, `output`), buffers
 //! that an idle conversation does not hold (`buffers`), backpressure and half-close (`wire`), unprompted messages
-//! (`pusher`), what a handler sends in one turn (`turn`), and a loop for those that only answer (`exchange`).
+//! (`pusher`), what a handler sends in one turn (`turn`), and a loop for those that only answer (`exchange`). Whoever runs
+//! many sessions may read for all of them first (`ahead`).
 //!
 //! # When is it written?
 //! [`send`](Session::send) takes the message into a buffer. The buffer is written when the handler waits, for the next
@@ -14,7 +15,9 @@
 //! `recv` gives `None` when the peer will send no more, when the conversation was idle for too long, or when the
 //! server drains. The handler may still send; when it returns, what it sent is flushed and the conversation closed.
 
+mod ahead;
 mod buffers;
+mod common;
 mod exchange;
 mod framed;
 mod inbound;
@@ -39,13 +42,14 @@ use crate::framing::Framing;
 use crate::link::{Link, Opened, Peer};
 use crate::transport::Datagrams;
 
+pub(crate) use common::WireRef;
 pub use exchange::Exchange;
 pub use framed::Framed;
 use inbound::{For, Inbound, Source};
 use input::Input;
 use output::Output;
 pub use pusher::{PushError, Pusher};
-pub(crate) use wire::{SharedSocket, Wire, WireLink, WireRef};
+pub(crate) use wire::{SharedSocket, Wire, WireLink};
 
 /// How many bytes may wait to be written before `send` waits too.
 ///

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::event::CloseReason;
 use crate::handler::{Conversation, Handler};
 use crate::limits::Limits;
-use crate::session::turn::{self, Taking};
+use crate::session::turn::{self, Sent, Taking};
 use crate::session::{Session, Wire, WireRef};
 
 /// How a conversation ended.
@@ -84,10 +84,12 @@ impl Future for Conversing<'_> {
         let this = self.get_mut();
         let step = round::step();
         let mut failed = false;
-        if step == Step::Settling
-            && let Some(ending) = ready!(this.settle(cx, None, false, &mut failed))
-        {
-            return Poll::Ready(ending);
+        if step == Step::Settling {
+            // It has just answered, and later than it thought.
+            this.clocks.active = this.watch.now();
+            if let Some(ending) = ready!(this.settle(cx, None, &mut failed)) {
+                return Poll::Ready(ending);
+            }
         }
         busy::note_run();
         match this.watch.phase(cx) {
@@ -106,13 +108,20 @@ impl Future for Conversing<'_> {
             }
         }
         loop {
-            let turn = this.gathers.then(|| turn::take(&this.wire, cx.waker()));
+            let mut turn = this.gathers.then(|| turn::take(&this.wire, cx.waker()));
             if let Poll::Ready(left) = this.conversation.poll(cx) {
                 let wire = this.wire.lock_settled();
                 return Poll::Ready(left.ending(this.clocks.ending, &wire));
             }
-            let later = step == Step::Running && turn.is_some() && turn::waits();
-            if let Some(ending) = ready!(this.settle(cx, turn, later, &mut failed)) {
+            if matches!(step, Step::Running { .. })
+                && let Some(taking) = turn.take()
+            {
+                match this.write_later(taking) {
+                    Ok(()) => return Poll::Pending,
+                    Err(taking) => turn = taking,
+                }
+            }
+            if let Some(ending) = ready!(this.settle(cx, turn, &mut failed)) {
                 return Poll::Ready(ending);
             }
         }
@@ -120,36 +129,36 @@ impl Future for Conversing<'_> {
 }
 
 impl Conversing<'_> {
-    /// What is done when the handler waits: writing, unless others are to run before, and a look at the clocks. Ready with an
-    /// ending, or with none where the handler is to be asked once more: if writing `failed`, what it waits for, as a rule, gives
-    /// it the same error; if not, it is ended here.
-    fn settle(
-        &mut self,
-        cx: &mut Context<'_>,
-        turn: Option<Taking>,
-        later: bool,
-        failed: &mut bool,
-    ) -> Poll<Option<Ending>> {
+    /// Leaves what the handler sent in its turn, where it waits now, to be written later, when others have run: then all is done
+    /// that would be in [`settle`](Self::settle), without a look at the wire. Gives back a turn that is not over with it.
+    #[inline]
+    fn write_later(&mut self, turn: Taking) -> std::result::Result<(), Option<Taking>> {
+        let sent = turn.finish().map_err(Some)?;
+        let now = round::now(|| self.watch.now());
+        self.clocks.note_sent(&sent, now);
+        if self.clocks.keep_running(self.watch, true, now) {
+            // Should it not be written entirely, the session settles once more before it runs.
+            round::write_later(sent, &self.wire);
+            return Ok(());
+        }
+        sent.give_back(&self.wire);
+        Err(None)
+    }
+
+    /// What is done when the handler waits: writing, and a look at the clocks. Ready with an ending, or with none where the
+    /// handler is to be asked once more: if writing `failed`, what it waits for, as a rule, gives it the same error; if not, it is
+    /// ended here.
+    fn settle(&mut self, cx: &mut Context<'_>, turn: Option<Taking>, failed: &mut bool) -> Poll<Option<Ending>> {
         let mut wire = self.wire.lock_settled();
         drop(turn);
         wire.set_driver(cx.waker());
-        let later = later && wire.buffered() > 0 && wire.lets_gather_when_written();
-        if !later && let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
+        if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
             let ending = failed.then(|| Ending::of_error(&error, wire.is_broken()));
             (*failed, self.gathers) = (true, false);
             return Poll::Ready(ending);
         }
-        // Should it not be written entirely, the session settles once more before it runs.
-        self.gathers = later || wire.lets_gather();
-        let clock = self.clocks.check(&mut wire, self.watch, later);
-        if later {
-            if let Clock::Runs = clock {
-                round::write_later(self.wire.clone());
-                return Poll::Pending;
-            }
-            let _ = wire.poll_flush(cx);
-        }
-        match clock {
+        self.gathers = wire.lets_gather();
+        match self.clocks.check(&mut wire, self.watch) {
             Clock::Runs => Poll::Pending,
             Clock::Cut(reason) => Poll::Ready(Some(Ending::cut(reason))),
             // The handler is asked once more: `recv` gives `None` now.
@@ -237,8 +246,9 @@ struct Clocks<'a> {
     /// Whether what is sent counts as activity. That a datagram was sent says nothing of whether its peer is there: one
     /// that left a busy room would otherwise be sent its talk for ever.
     sending_counts: bool,
-    /// Whether the handler waited for a message when the deadline was set: only then does the idle clock run.
-    set_for_receiving: bool,
+    /// Whether the handler waited for a message when the deadline was set: only then does the idle clock run. None where the
+    /// deadline is that of another session, who had the watch before.
+    set_for_receiving: Option<bool>,
 }
 
 /// What few sessions have use for.
@@ -277,24 +287,38 @@ impl<'a> Clocks<'a> {
             moved: 0,
             ending: None,
             sending_counts: connected,
-            set_for_receiving: false,
+            set_for_receiving: None,
         }
     }
 
-    /// Called when the handler waits. Makes sure that the session is woken at the next deadline or before. `later` says that what
-    /// waits to be written is about to be.
-    #[inline]
-    fn check(&mut self, wire: &mut Wire, watch: &mut Watch, later: bool) -> Clock {
+    /// Called when the handler waits. Makes sure that the session is woken at the next deadline or before.
+    fn check(&mut self, wire: &mut Wire, watch: &mut Watch) -> Clock {
         let receiving = wire.take_receiving();
-        let now = if later { round::now(|| watch.now()) } else { watch.now() };
-        let sooner = self.note(wire, now, later) || (receiving && !self.set_for_receiving);
-        // Nearly always: it will be woken, and before the deadline, which is looked at then.
-        if !sooner && now < watch.deadline() { Clock::Runs } else { self.set(watch, receiving, now) }
+        let now = watch.now();
+        let began = self.note(wire, now);
+        if (began || !self.is_set(watch, receiving, now)) && !self.set(watch, receiving, now) {
+            return self.expire(receiving, now);
+        }
+        Clock::Runs
+    }
+
+    /// Notes what came and went in a turn, of which nothing waits to be written when it is over.
+    #[inline]
+    fn note_sent(&mut self, sent: &Sent, now: Moment) {
+        let (came, went) = sent.messages();
+        let moved = came + if self.sending_counts { went } else { 0 };
+        if moved > 0 {
+            self.moved = self.moved.wrapping_add(moved);
+            self.active = now;
+        }
+        if let Some(seldom) = &mut self.seldom {
+            seldom.stalled = Moment::NEVER;
+        }
     }
 
     /// Notes what came and went since this was last called; whether a clock began to run with it.
     #[inline]
-    fn note(&mut self, wire: &mut Wire, now: Moment, later: bool) -> bool {
+    fn note(&mut self, wire: &mut Wire, now: Moment) -> bool {
         let totals = wire.totals();
         let moved = totals.messages_in + if self.sending_counts { totals.messages_out } else { 0 };
         #[expect(clippy::cast_possible_truncation, reason = "nobody moves four billion messages between two looks")]
@@ -304,7 +328,7 @@ impl<'a> Clocks<'a> {
             self.active = now;
         }
         let progressed = wire.take_progress();
-        if later || wire.buffered() == 0 {
+        if wire.buffered() == 0 {
             if let Some(seldom) = &mut self.seldom {
                 seldom.stalled = Moment::NEVER;
             }
@@ -318,18 +342,30 @@ impl<'a> Clocks<'a> {
         begins
     }
 
-    /// Sets the next deadline, or says that it has passed.
-    fn set(&mut self, watch: &mut Watch, receiving: bool, now: Moment) -> Clock {
-        self.set_for_receiving = receiving;
-        let (deadline, clock) = self.next(receiving, now);
+    /// Makes sure that the session is woken at the next deadline or before; not, where that has passed.
+    #[inline]
+    fn keep_running(&mut self, watch: &mut Watch, receiving: bool, now: Moment) -> bool {
+        self.is_set(watch, receiving, now) || self.set(watch, receiving, now)
+    }
+
+    /// Nearly always: it will be woken, and before the deadline, which is looked at then.
+    #[inline]
+    fn is_set(&self, watch: &Watch, receiving: bool, now: Moment) -> bool {
+        self.set_for_receiving.is_some_and(|was| was || !receiving) && now < watch.deadline()
+    }
+
+    /// Sets the next deadline, unless that has passed.
+    fn set(&mut self, watch: &mut Watch, receiving: bool, now: Moment) -> bool {
+        self.set_for_receiving = Some(receiving);
+        let (deadline, _) = self.next(receiving, now);
         if deadline <= now {
-            return self.expire(clock, now);
+            return false;
         }
         // One that comes sooner is looked at when it has come.
         if deadline < watch.deadline() || watch.deadline() <= now {
             watch.wake_at(deadline);
         }
-        Clock::Runs
+        true
     }
 
     /// The deadline that comes first.
@@ -346,8 +382,9 @@ impl<'a> Clocks<'a> {
         others.into_iter().fold(idle, |first, other| if other.0 < first.0 { other } else { first })
     }
 
-    fn expire(&mut self, clock: CloseReason, now: Moment) -> Clock {
-        match clock {
+    /// What the deadline says that has passed.
+    fn expire(&mut self, receiving: bool, now: Moment) -> Clock {
+        match self.next(receiving, now).1 {
             CloseReason::Idle if self.ending.is_none() => {
                 self.ending = Some(CloseReason::Idle);
                 self.seldom.get_or_insert_default().grace = now.after(self.limits.write_timeout);

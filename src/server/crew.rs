@@ -10,7 +10,7 @@
 //! longer than a task of its own would. That is why this is no `FuturesUnordered`, which goes on to ask all the others
 //! in vain: those that wait could then be passed over for ever.
 //!
-//! Some turns are taken together (`round`): first the handlers run, then what they sent is written.
+//! Some turns are taken together (`round`): first what has come is read, then the handlers run, then what they sent is written.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -29,6 +29,7 @@ use super::connection::Arrival;
 use super::round::{self, Step, TOGETHER};
 use super::watchman::{Watch, Watchman};
 use crate::session::WireRef;
+use crate::session::turn::Sent;
 
 /// How many sessions run before the reactor has its turn. It is as many as a runtime runs tasks unless it is told
 /// otherwise (tokio's `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
@@ -112,6 +113,14 @@ struct Bell {
     rung: AtomicBool,
 }
 
+impl Bell {
+    /// It may ring anew. Called before anything is done for whoever it rang for, who then sees what was done before it rang.
+    #[inline]
+    fn hear(&self) {
+        self.rung.swap(false, Ordering::AcqRel);
+    }
+}
+
 impl ArcWake for Bell {
     fn wake_by_ref(bell: &Arc<Self>) {
         if bell.rung.swap(true, Ordering::AcqRel) {
@@ -139,6 +148,9 @@ type Running<S> = Pin<Box<Option<S>>>;
 struct Place<S> {
     session: Option<Running<S>>,
     bell: Arc<Bell>,
+    /// Of a session that has answered and waits for a message: what it is sent is read before it runs, and what it sends written
+    /// after that.
+    wire: Option<WireRef>,
 }
 
 /// What a session that has ended leaves to the next one in its place.
@@ -160,8 +172,10 @@ struct Members<S> {
     free: Vec<u32>,
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
-    /// The places of those that have run, and what is yet to be written of each.
-    unsettled: VecDeque<(u32, WireRef)>,
+    /// For how many of them, from the front, what has come was read.
+    read: usize,
+    /// The places of those that have run, and what each of them sent.
+    unsettled: VecDeque<(u32, Sent)>,
     /// Empty; kept for its memory.
     arrivals: Vec<Arrival>,
 }
@@ -170,9 +184,9 @@ impl<S: Session> Future for Members<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        round::begin();
         // What there was no budget left to write.
         self.settle();
+        round::begin();
         let mut left = AT_ONCE;
         let mut asked = false;
         loop {
@@ -183,6 +197,9 @@ impl<S: Session> Future for Members<S> {
                 // This task is woken once the reactor has had its turn.
                 let _ = pin!(yield_now()).poll(cx);
                 return Poll::Pending;
+            }
+            if self.read == 0 && self.woken.len() > 1 {
+                self.read_ahead(left);
             }
             let Some(place) = self.woken.pop_front() else {
                 if asked {
@@ -196,8 +213,19 @@ impl<S: Session> Future for Members<S> {
                 continue;
             };
             left -= 1;
-            if let Some(unwritten) = self.run(place, Step::Running) {
-                self.unsettled.push_back((place, unwritten));
+            let was_read = self.read > 0;
+            if was_read {
+                self.read -= 1;
+            } else {
+                self.places[place as usize].bell.hear();
+            }
+            debug_assert!(
+                self.unsettled.iter().all(|(other, _)| *other != place),
+                "it would overtake what it has sent"
+            );
+            match self.run(place) {
+                Some(sent) => self.unsettled.push_back((place, sent)),
+                None => self.read_no_more(place, was_read),
             }
         }
     }
@@ -207,7 +235,7 @@ impl<S: Session> Members<S> {
     fn new(inbox: Arc<Inbox>, watchman: Arc<Watchman>, begin: fn(Arrival, Watch) -> S) -> Self {
         let (places, left, free, arrivals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (woken, unsettled) = (VecDeque::new(), VecDeque::new());
-        Members { inbox, watchman, begin, places, left, free, woken, unsettled, arrivals }
+        Members { inbox, watchman, begin, places, left, free, woken, read: 0, unsettled, arrivals }
     }
 
     /// Whether all is over.
@@ -224,7 +252,11 @@ impl<S: Session> Members<S> {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         for arrival in arrivals.drain(..) {
             let place = self.admit(arrival);
-            self.woken.push_back(place);
+            // Its predecessor may have been woken too late. Nobody stands in there twice, and so none is run whose answers are yet
+            // to be written.
+            if !self.places[place as usize].bell.rung.swap(true, Ordering::AcqRel) {
+                self.woken.push_back(place);
+            }
         }
         self.arrivals = arrivals;
         false
@@ -243,18 +275,50 @@ impl<S: Session> Members<S> {
         }
         let place = u32::try_from(self.places.len()).expect("a machine holds fewer sessions than that");
         let bell = Arc::new(Bell { inbox: self.inbox.clone(), place, rung: AtomicBool::new(false) });
-        self.places.push(Place { session, bell });
+        self.places.push(Place { session, bell, wire: None });
         place
     }
 
-    /// Runs the session in that place; gives what is to be written later of what it sent. A panic ends that one alone, as it
-    /// would a task.
-    fn run(&mut self, number: u32, step: Step) -> Option<WireRef> {
-        let place = &mut self.places[number as usize];
-        if step == Step::Running {
-            // Before it runs, so that it may be woken anew while it does; and it sees what was done before it was woken.
-            place.bell.rung.swap(false, Ordering::AcqRel);
+    /// Reads what has come for those who run next, of whom there may be so many.
+    fn read_ahead(&mut self, most: usize) {
+        for index in 0..self.woken.len().min(TOGETHER).min(most) {
+            if !has_budget_remaining() {
+                return;
+            }
+            let number = self.woken[index];
+            let place = &self.places[number as usize];
+            place.bell.hear();
+            self.read += 1;
+            let Some(wire) = &place.wire else { continue };
+            let waker = waker_ref(&place.bell);
+            let mut cx = Context::from_waker(&waker);
+            wire.lock().read_ahead(&mut cx);
         }
+    }
+
+    /// What the session in that place is sent it reads by itself, until it has answered again: it may be doing something else, and
+    /// what was read for it be left.
+    fn read_no_more(&mut self, place: u32, was_read: bool) {
+        if let Some(wire) = self.places[place as usize].wire.take()
+            && was_read
+        {
+            wire.lock().pass_over();
+        }
+    }
+
+    /// Runs the session in that place, whose turn it is; gives what is to be written later of what it sent.
+    fn run(&mut self, number: u32) -> Option<Sent> {
+        let known = self.places[number as usize].wire.is_some();
+        let sent = self.run_for(number, Step::Running { known })?;
+        if !known {
+            self.places[number as usize].wire = round::take_wire();
+        }
+        Some(sent)
+    }
+
+    /// Runs the session in that place. A panic ends that one alone, as it would a task.
+    fn run_for(&mut self, number: u32, step: Step) -> Option<Sent> {
+        let place = &mut self.places[number as usize];
         let session = place.session.as_mut().and_then(|running| running.as_mut().as_pin_mut())?;
         let waker = waker_ref(&place.bell);
         let mut polled = Ok(Poll::Pending);
@@ -274,27 +338,31 @@ impl<S: Session> Members<S> {
     fn settle(&mut self) {
         let short = round::was_short();
         while has_budget_remaining()
-            && let Some((place, unwritten)) = self.unsettled.pop_front()
+            && let Some((place, sent)) = self.unsettled.pop_front()
         {
-            match self.write(place, &unwritten) {
+            match self.write(place, sent) {
                 Ok(true) if short => {}
-                Ok(_) => drop(self.run(place, Step::Settling)),
+                Ok(_) => drop(self.run_for(place, Step::Settling)),
                 Err(_) => self.end(place, None),
             }
         }
     }
 
     /// Whether all could be written. That is nearly always so, and then the session need not be run for it.
-    fn write(&self, place: u32, unwritten: &WireRef) -> std::thread::Result<bool> {
-        let waker = waker_ref(&self.places[place as usize].bell);
+    fn write(&self, place: u32, sent: Sent) -> std::thread::Result<bool> {
+        let Place { bell, wire, .. } = &self.places[place as usize];
+        let Some(wire) = wire else { return Ok(true) };
+        let waker = waker_ref(bell);
         let mut cx = Context::from_waker(&waker);
-        catch_unwind(AssertUnwindSafe(|| matches!(unwritten.lock().poll_flush(&mut cx), Poll::Ready(Ok(())))))
+        catch_unwind(AssertUnwindSafe(|| sent.write(wire, &mut cx)))
     }
 
     /// Lets go of the session in that place. Its memory and its watch are left to the next: where sessions are short, to ask
     /// for them anew was measured to be a good part of what one costs. Whoever wakes its watch runs nobody, once.
     fn end(&mut self, place: u32, watch: Option<Watch>) {
-        let Some(mut memory) = self.places[place as usize].session.take() else { return };
+        let left = &mut self.places[place as usize];
+        left.wire = None;
+        let Some(mut memory) = left.session.take() else { return };
         let dropped = catch_unwind(AssertUnwindSafe(|| memory.set(None)));
         match watch {
             Some(watch) if dropped.is_ok() && self.left.len() < KEPT => self.left.push(Left { place, memory, watch }),

@@ -1,7 +1,8 @@
-//! What sessions of a crew do one after the other: first all their handlers run, then what they sent is written.
+//! What sessions of a crew do one after the other: first what has come is read for all of them, then all their handlers run,
+//! then what they sent is written.
 //!
-//! The processor's caches then hold one way through the kernel, and after it the other, rather than each of them anew for
-//! each message: 3 to 4 % of what a message costs, the kernel's part included.
+//! The processor's caches then hold one way through the kernel, after it the handlers, and then the other way, rather than each
+//! of them anew for each message: some 4 % of what a message costs, the kernel's part included, for each of the two divisions.
 
 use std::cell::Cell;
 
@@ -10,13 +11,16 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::moment::Moment;
 use crate::session::WireRef;
+use crate::session::turn::Sent;
 
-/// How many handlers run before what the first of them sent is written: as long as that can a slow one hold it up.
+/// For how many is read before the first of them runs, and how many run before what the first of them sent is written: as long
+/// as that can a slow one hold it up.
 pub(super) const TOGETHER: usize = 16;
 
 thread_local! {
     static STEP: Cell<Step> = const { Cell::new(Step::Alone) };
-    static UNWRITTEN: Cell<Option<WireRef>> = const { Cell::new(None) };
+    static UNWRITTEN: Cell<Option<Sent>> = const { Cell::new(None) };
+    static WIRE: Cell<Option<WireRef>> = const { Cell::new(None) };
     static NOW: Cell<Option<(Option<TimeSpec>, Moment)>> = const { Cell::new(None) };
 }
 
@@ -25,19 +29,25 @@ thread_local! {
 pub(super) enum Step {
     /// It runs by itself, and writes what it sent at once.
     Alone,
-    /// It runs, and what it sent may be written later.
-    Running,
+    /// It runs, and what it sent may be written later. Whoever writes it knows its wire already, or has yet to hear of it.
+    Running { known: bool },
     /// It writes what it sent, which was not done at once, and looks at its clocks.
     Settling,
 }
 
-/// Runs a session; gives the wire that holds what is to be written later, if there is any.
+/// Runs a session; gives what it sent that is to be written later, if there is any.
 #[inline]
-pub(super) fn run(step: Step, session: impl FnOnce()) -> Option<WireRef> {
+pub(super) fn run(step: Step, session: impl FnOnce()) -> Option<Sent> {
     STEP.set(step);
     session();
     STEP.set(Step::Alone);
     UNWRITTEN.take()
+}
+
+/// The wire of the session that ran last, where it was not known.
+#[inline]
+pub(super) fn take_wire() -> Option<WireRef> {
+    WIRE.take()
 }
 
 /// What the session that runs is run for.
@@ -48,8 +58,11 @@ pub(super) fn step() -> Step {
 
 /// What the session that runs has sent is written later.
 #[inline]
-pub(super) fn write_later(wire: WireRef) {
-    UNWRITTEN.set(Some(wire));
+pub(super) fn write_later(sent: Sent, wire: &WireRef) {
+    UNWRITTEN.set(Some(sent));
+    if (STEP.get() == Step::Running { known: false }) {
+        WIRE.set(Some(wire.clone()));
+    }
 }
 
 /// The moment that it is, for which those that write later look at the clock once: it costs as much as a good part of what they

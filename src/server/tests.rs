@@ -5,3 +5,4 @@ mod conversations;
 mod crews;
 mod datagrams;
 mod scripted;
+mod together;

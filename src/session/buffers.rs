@@ -12,7 +12,7 @@ use super::output::Unwritten;
 /// The most that one read brings.
 const READ_SIZE: usize = 64 * 1024;
 /// A buffer that grew beyond this is freed rather than kept.
-const KEPT_CAPACITY: usize = 64 * 1024;
+pub(super) const KEPT_CAPACITY: usize = 64 * 1024;
 const KEPT_BUFFERS: usize = 64;
 pub(super) const FIRST_CAPACITY: usize = 1024;
 

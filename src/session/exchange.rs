@@ -3,9 +3,9 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
+use super::common::WireRef;
 use super::inbound::{For, Inbound, Received};
 use super::turn::{self, Gathered};
-use super::wire::WireRef;
 use super::{Session, WATERMARK};
 use crate::error::Result;
 use crate::framing::Framing;

@@ -4,10 +4,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use super::common::WireRef;
 use super::input::Input;
 use super::messages::Messages;
 use super::turn;
-use super::wire::WireRef;
 use crate::error::{Error, Result};
 use crate::framing::FramingError;
 use crate::link::Peer;
@@ -136,7 +136,9 @@ impl Inbound {
     fn poll_wire(&mut self, wire: &WireRef, what_for: For, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         let (whose, framing) = (wire.id(), wire.framing());
         let mut wire = wire.lock();
-        wire.count_received(std::mem::take(&mut self.received));
+        if self.received.messages > 0 && !turn::receive(whose, &mut self.received) {
+            wire.count_received(std::mem::take(&mut self.received));
+        }
         if what_for == For::Answering && matches!(self.source, Source::Messages(_)) {
             // Other sessions may fill the same link: what is answered without a look at it must have room before.
             ready!(wire.poll_room(cx))?;

@@ -115,18 +115,21 @@ impl Input {
             let mut came = ReadBuf::new(scratch);
             let polled = Pin::new(io).poll_read(cx, &mut came);
             match &polled {
-                Poll::Ready(Ok(())) => {
-                    self.ended = came.filled().is_empty();
-                    self.short = came.remaining() > 0;
-                    if !self.ended {
-                        self.reading.get_or_insert_with(buffers::take_reading).add(came.filled());
-                    }
-                }
+                Poll::Ready(Ok(())) => self.put(came.filled(), came.remaining() > 0),
                 Poll::Ready(Err(_)) => {}
                 Poll::Pending => self.let_go(),
             }
             polled
         })
+    }
+
+    /// Takes what one read brought: nothing at the end. It was `short` where there was room for more.
+    #[inline]
+    pub(super) fn put(&mut self, bytes: &[u8], short: bool) {
+        (self.ended, self.short) = (bytes.is_empty(), short);
+        if !bytes.is_empty() {
+            self.reading.get_or_insert_with(buffers::take_reading).add(bytes);
+        }
     }
 
     /// Of a stream that [tells of more](crate::Transport::tells_of_more) by itself.

@@ -49,6 +49,33 @@ impl Output {
         self.unwritten.as_ref().map_or(0, |unwritten| unwritten.0.len()) + usize::from(self.unflushed)
     }
 
+    /// Writes messages that are encoded already, as they are: what is written at once is laid nowhere. Leaves an empty buffer for
+    /// the next.
+    #[inline]
+    pub(super) fn poll_write(
+        &mut self,
+        io: &mut dyn ByteStream,
+        cx: &mut Context<'_>,
+        encoded: &mut Vec<u8>,
+    ) -> Poll<Result<()>> {
+        if self.unwritten.is_none() {
+            match Pin::new(&mut *io).poll_write(cx, encoded) {
+                Poll::Ready(Ok(count)) if count == encoded.len() => {
+                    encoded.clear();
+                    return self.flush_below(io, cx);
+                }
+                Poll::Ready(Ok(count)) => drop(encoded.drain(..count)),
+                Poll::Ready(Err(error)) => {
+                    self.take(encoded);
+                    return Poll::Ready(Err(error.into()));
+                }
+                Poll::Pending => {}
+            }
+        }
+        self.take(encoded);
+        self.poll_flush(io, cx)
+    }
+
     /// Writes what waits.
     pub(super) fn poll_flush(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(lent) = &mut self.unwritten {
@@ -63,8 +90,14 @@ impl Output {
             }
         }
         self.let_go();
+        self.flush_below(io, cx)
+    }
+
+    /// Has the layers below write what they hold.
+    #[inline]
+    fn flush_below(&mut self, io: &mut dyn ByteStream, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let flushed = Pin::new(io).poll_flush(cx);
-        self.unflushed = flushed.is_pending();
+        self.unflushed = !matches!(flushed, Poll::Ready(Ok(())));
         flushed.map_err(Into::into)
     }
 

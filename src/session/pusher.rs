@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::WATERMARK;
-use super::wire::WireRef;
+use super::common::WireRef;
 use crate::address::Address;
 use crate::error::Error;
 use crate::link::Peer;

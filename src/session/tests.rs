@@ -1,5 +1,6 @@
 //! How a session behaves over a link that its test controls.
 
+mod ahead;
 mod turns;
 
 use std::collections::VecDeque;
@@ -25,6 +26,8 @@ struct Scripted(Arc<Mutex<Script>>);
 struct Script {
     reads: VecDeque<Vec<u8>>,
     ended: bool,
+    /// What the next read fails with.
+    failure: Option<io::ErrorKind>,
     /// How often it was asked for something.
     asked: usize,
     writes: Vec<Vec<u8>>,
@@ -63,6 +66,9 @@ impl AsyncRead for Scripted {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut script = self.0.lock().unwrap();
         script.asked += 1;
+        if let Some(failure) = script.failure.take() {
+            return Poll::Ready(Err(failure.into()));
+        }
         match script.reads.pop_front() {
             Some(chunk) => buffer.put_slice(&chunk),
             None if script.ended => {}

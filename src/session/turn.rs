@@ -4,17 +4,20 @@
 //! reach its session, unless a [`Pusher`](super::Pusher) was asked for. (A handler that lets threads of its own send within
 //! a turn has to order them itself.) So its messages are laid into a buffer that belongs to the thread, without a lock, and
 //! handed over to the session's wire all at once, at the latest at the end of the turn; and that it waits for the next message
-//! is noted here, where the link is known to have none. Nothing of it outlives the turn, whatever happens in it: the next one
-//! is another session's.
+//! is noted here, where the link is known to have none. Whoever runs it may take what was sent out of the turn whole
+//! ([`Taking::finish`]), and write it when others have run. Nothing else outlives the turn, whatever happens in it: the next
+//! one is another session's.
 
 use std::cell::RefCell;
 use std::mem;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use super::WATERMARK;
+use super::buffers::KEPT_CAPACITY;
+use super::common::WireRef;
 use super::inbound::Received;
 use super::output;
-use super::wire::{Wire, WireRef};
+use super::wire::Wire;
 use crate::error::Result;
 use crate::framing::{self, Framing};
 
@@ -28,31 +31,99 @@ struct Turn {
     whose: usize,
     /// Who runs it.
     driver: Name,
-    /// Whether what is sent is gathered, rather than the wire asked.
-    gathers: bool,
+    way: Way,
     /// The link has nothing more, and wakes the driver when it has.
     drained: bool,
     /// The handler waits for a message.
     waits: bool,
+    /// It does so with the waker of the driver, which is therefore whom the link wakes, and not a part of the handler that is woken
+    /// by itself.
+    waits_itself: bool,
     /// What was received, and not told to the wire.
     received: Received,
     gathered: Vec<u8>,
     messages: u32,
     bytes: u64,
+    /// Empty; kept for what is gathered next.
+    spare: Vec<Vec<u8>>,
 }
+
+/// Which way that goes which is sent in a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To the wire, which is asked for each message.
+    Wire,
+    /// It is gathered, and so was all that was sent so far.
+    Gathered,
+    /// It is gathered, but some of it went to the wire before.
+    GatheredAgain,
+}
+
+/// How many buffers are kept: as many as have something in them at a time.
+const SPARE: usize = 16;
 
 impl Turn {
     const NOBODYS: Turn = Turn {
         whose: 0,
         driver: (0, 0),
-        gathers: false,
+        way: Way::Wire,
         drained: false,
         waits: false,
+        waits_itself: false,
         received: Received::NOTHING,
         gathered: Vec::new(),
         messages: 0,
         bytes: 0,
+        spare: Vec::new(),
     };
+
+    #[inline]
+    fn end(&mut self) {
+        (self.whose, self.way, self.drained) = (0, Way::Wire, false);
+        (self.waits, self.waits_itself) = (false, false);
+        (self.messages, self.bytes, self.received) = (0, 0, Received::NOTHING);
+    }
+}
+
+/// What was sent in a turn, to be written behind it; see [`finish`].
+pub(crate) struct Sent {
+    encoded: Vec<u8>,
+    messages: u32,
+    bytes: u64,
+    received: Received,
+}
+
+impl Sent {
+    /// How many messages came, and how many were sent.
+    pub(crate) fn messages(&self) -> (u32, u32) {
+        (self.received.messages, self.messages)
+    }
+
+    /// Hands it over to the session, which has yet to write it.
+    pub(crate) fn give_back(mut self, wire: &WireRef) {
+        let mut wire = wire.lock();
+        wire.count_received(self.received);
+        wire.count_gathered(self.messages, self.bytes);
+        wire.take_gathered(&mut self.encoded);
+        wire.note_receiving();
+    }
+
+    /// Writes it; whether that was all. If not, what is left is the session's.
+    #[inline]
+    pub(crate) fn write(mut self, wire: &WireRef, cx: &mut Context<'_>) -> bool {
+        let written = {
+            let mut wire = wire.lock();
+            wire.count_received(self.received);
+            wire.count_gathered(self.messages, self.bytes);
+            wire.poll_write(cx, &mut self.encoded)
+        };
+        TURN.with_borrow_mut(|turn| {
+            if turn.spare.len() < SPARE && self.encoded.capacity() <= KEPT_CAPACITY {
+                turn.spare.push(mem::take(&mut self.encoded));
+            }
+        });
+        matches!(written, Poll::Ready(Ok(())))
+    }
 }
 
 /// What tells a waker from others as long as it exists; as [`Waker::will_wake`].
@@ -74,15 +145,41 @@ pub(crate) struct Taking {
 pub(crate) fn take(wire: &WireRef, driver: &Waker) -> Taking {
     TURN.with_borrow_mut(|turn| {
         let outer = (turn.whose != 0).then(|| mem::replace(turn, Turn::NOBODYS));
-        (turn.whose, turn.driver, turn.gathers) = (wire.id(), name(driver), true);
+        (turn.whose, turn.driver, turn.way) = (wire.id(), name(driver), Way::Gathered);
         Taking { outer }
     })
 }
 
 /// Whether the handler whose turn it is waits for a message.
-#[inline]
-pub(crate) fn waits() -> bool {
+#[cfg(test)]
+pub(super) fn waits() -> bool {
     TURN.with_borrow(|turn| turn.whose != 0 && turn.waits)
+}
+
+impl Taking {
+    /// Ends the turn, if the handler waits for the next message and its wire need not be asked: gives what it has sent. Until that
+    /// is [written](Sent::write), nothing else of the session may be run. Whoever runs it may then ask the link in its place.
+    #[inline]
+    pub(crate) fn finish(self) -> Result<Sent, Self> {
+        let sent = TURN.with_borrow_mut(|turn| {
+            if turn.way != Way::Gathered || !turn.waits_itself || turn.messages == 0 {
+                return None;
+            }
+            let encoded = mem::replace(&mut turn.gathered, turn.spare.pop().unwrap_or_default());
+            let sent = Sent { encoded, messages: turn.messages, bytes: turn.bytes, received: turn.received };
+            turn.end();
+            Some(sent)
+        });
+        match sent {
+            // There is nothing left to be ended.
+            Some(sent) if self.outer.is_none() => {
+                mem::forget(self);
+                Ok(sent)
+            }
+            Some(sent) => Ok(sent),
+            None => Err(self),
+        }
+    }
 }
 
 impl Drop for Taking {
@@ -92,10 +189,9 @@ impl Drop for Taking {
             if let Some(outer) = self.outer.take() {
                 *turn = outer;
             } else {
-                (turn.whose, turn.drained, turn.waits) = (0, false, false);
                 // Whatever happened: nothing that one session sent may be there when the next one sends.
                 turn.gathered.clear();
-                (turn.messages, turn.bytes, turn.received) = (0, 0, Received::NOTHING);
+                turn.end();
             }
         });
     }
@@ -106,7 +202,7 @@ impl Drop for Taking {
 #[inline]
 pub(super) fn gather(whose: usize) -> Option<Gathered> {
     TURN.with_borrow_mut(|turn| {
-        if turn.whose != whose || !turn.gathers || turn.gathered.len() >= WATERMARK {
+        if turn.whose != whose || turn.way == Way::Wire || turn.gathered.len() >= WATERMARK {
             return None;
         }
         let bytes = mem::take(&mut turn.gathered);
@@ -167,14 +263,14 @@ pub(super) fn hand_over(whose: usize, wire: &mut Wire) {
         if turn.whose != whose {
             return;
         }
-        turn.gathers = false;
+        turn.way = Way::Wire;
         wire.count_received(mem::take(&mut turn.received));
         if turn.waits {
             wire.note_receiving();
         }
         if turn.messages > 0 {
-            wire.take_gathered(&mut turn.gathered, turn.messages, turn.bytes);
-            (turn.messages, turn.bytes) = (0, 0);
+            wire.count_gathered(mem::take(&mut turn.messages), mem::take(&mut turn.bytes));
+            wire.take_gathered(&mut turn.gathered);
         }
     });
 }
@@ -183,7 +279,7 @@ pub(super) fn hand_over(whose: usize, wire: &mut Wire) {
 pub(super) fn take_up(whose: usize, wire: &Wire) {
     TURN.with_borrow_mut(|turn| {
         if turn.whose == whose {
-            turn.gathers = wire.lets_gather();
+            turn.way = if wire.lets_gather() { Way::GatheredAgain } else { Way::Wire };
         }
     });
 }
@@ -194,9 +290,22 @@ pub(super) fn take_up(whose: usize, wire: &Wire) {
 pub(super) fn note_answer(whose: usize, waker: &Waker, drained: bool) {
     TURN.with_borrow_mut(|turn| {
         if turn.whose == whose {
-            (turn.waits, turn.drained) = (false, drained && turn.driver == name(waker));
+            (turn.waits, turn.waits_itself) = (false, false);
+            turn.drained = drained && turn.driver == name(waker);
         }
     });
+}
+
+/// Takes what was received in a turn of that session; not, where it is none or was handed over.
+#[inline]
+pub(super) fn receive(whose: usize, received: &mut Received) -> bool {
+    TURN.with_borrow_mut(|turn| {
+        let takes = turn.whose == whose && turn.way == Way::Gathered;
+        if takes {
+            turn.received.add(mem::take(received));
+        }
+        takes
+    })
 }
 
 /// Whether the handler, which asks for the next message, may as well wait, without a look at the link.
@@ -208,7 +317,7 @@ pub(super) fn may_wait(whose: usize, waker: &Waker, received: &mut Received) -> 
         if turn.whose != whose || !mem::take(&mut turn.drained) || turn.driver != name(waker) {
             return false;
         }
-        turn.waits = true;
+        (turn.waits, turn.waits_itself) = (true, true);
         turn.received.add(mem::take(received));
         true
     })
@@ -216,10 +325,18 @@ pub(super) fn may_wait(whose: usize, waker: &Waker, received: &mut Received) -> 
 
 /// Notes, where it is the turn of that session, that the handler waits: then what it sent is written when the turn is over.
 #[inline]
-pub(super) fn wait(whose: usize) -> bool {
+pub(super) fn wait(whose: usize, waker: &Waker) -> bool {
     TURN.with_borrow_mut(|turn| {
-        let is_its = turn.whose == whose && turn.gathers;
-        turn.waits |= is_its;
+        let is_its = turn.whose == whose && turn.way != Way::Wire;
+        if is_its {
+            (turn.waits, turn.waits_itself) = (true, turn.driver == name(waker));
+        }
         is_its
     })
+}
+
+/// How much memory the thread keeps for what is gathered next, in bytes.
+#[cfg(test)]
+pub(super) fn kept_memory() -> usize {
+    TURN.with_borrow(|turn| turn.gathered.capacity() + turn.spare.iter().map(Vec::capacity).sum::<usize>())
 }

@@ -6,17 +6,17 @@
 //! and the two directions of a session to run apart.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::task::{coop, yield_now};
 use tokio::time::Instant;
 
+use super::ahead::{Ahead, Discarded};
 use super::inbound::{Received, Source};
 use super::input::poll_discard;
 use super::output::Output;
-use super::{WATERMARK, turn};
+use super::{WATERMARK, WireRef, turn};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::event::Totals;
@@ -78,6 +78,8 @@ pub(crate) struct Wire {
     looks: u8,
     /// Set by each write that moved something; the write clock looks at it.
     progressed: bool,
+    /// What was read before the session asked for it.
+    ahead: Ahead,
     /// Who else has to do with it; most sessions go without.
     others: Option<Box<Others>>,
 }
@@ -116,6 +118,7 @@ impl Wire {
             ending: false,
             looks: 0,
             progressed: false,
+            ahead: Ahead::default(),
             others: None,
         }
     }
@@ -133,9 +136,10 @@ impl Wire {
             return Poll::Ready(Ok(false));
         }
         let polled = match (&mut self.link, &mut *source, framing) {
-            (Some(WireLink::Bytes(io, _)), Source::Stream(input), Some(framing)) => {
-                input.poll_next(framing, &mut **io, cx)
-            }
+            (Some(WireLink::Bytes(io, _)), Source::Stream(input), Some(framing)) => match self.ahead.put_into(input) {
+                Ok(()) => input.poll_next(framing, &mut **io, cx),
+                Err(error) => Poll::Ready(Err(error.into())),
+            },
             (Some(WireLink::Messages(link)), Source::Messages(messages), _) => link.poll_recv(cx).map_ok(|message| {
                 let came = message.is_some();
                 messages.put_one(message.unwrap_or_default());
@@ -179,7 +183,7 @@ impl Wire {
                 self.receiving = true;
                 // The handler waits: now is the time to write, unless that is done behind its turn. Whether it could all be
                 // written does not matter here, and a failure will be met again by whoever reads or writes next.
-                if turn::wait(whose) {
+                if turn::wait(whose, cx.waker()) {
                     return Poll::Pending;
                 }
                 match self.poll_flush(cx) {
@@ -188,6 +192,22 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// Reads what there is before the session runs, which asks for it.
+    #[inline]
+    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Some(WireLink::Bytes(io, _)) = &mut self.link
+            && !self.peer_ended
+            && !self.refused
+        {
+            self.ahead.read(&mut **io, cx);
+        }
+    }
+
+    /// The session has run since that was read, and may not have asked for it.
+    pub(crate) fn pass_over(&mut self) {
+        self.ahead.pass_over();
     }
 
     /// Nothing is received any more.
@@ -335,29 +355,43 @@ impl Wire {
         }
     }
 
-    /// Takes what was gathered in a turn: messages of so many bytes together, which are encoded already.
+    /// Counts messages that were gathered in a turn, of so many bytes together.
     #[inline]
-    pub(super) fn take_gathered(&mut self, encoded: &mut Vec<u8>, messages: u32, bytes: u64) {
+    pub(super) fn count_gathered(&mut self, messages: u32, bytes: u64) {
+        self.totals.messages_out += u64::from(messages);
+        self.totals.bytes_out += bytes;
+    }
+
+    /// Takes what was gathered in a turn: messages that are encoded already.
+    #[inline]
+    pub(super) fn take_gathered(&mut self, encoded: &mut Vec<u8>) {
         if let Some(WireLink::Bytes(_, output)) = &mut self.link {
             output.take(encoded);
         }
         // Where there is no such link any more, it has nowhere to go.
         encoded.clear();
-        self.totals.messages_out += u64::from(messages);
-        self.totals.bytes_out += bytes;
+    }
+
+    /// Writes what was gathered in a turn that is over; takes what there is no room for.
+    #[inline]
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, encoded: &mut Vec<u8>) -> Poll<Result<()>> {
+        // That the handler waits was noted with its turn.
+        self.receiving = false;
+        let Some(WireLink::Bytes(io, output)) = &mut self.link else { return Poll::Ready(Ok(())) };
+        let before = encoded.len();
+        let polled = output.poll_write(&mut **io, cx, encoded);
+        self.note_flush(before, &polled);
+        polled
     }
 
     /// Whether what the handler sends may be gathered without a look at this wire: nothing waits that it would have to wait
     /// for, and nobody else sends.
     #[inline]
     pub(crate) fn lets_gather(&self) -> bool {
-        self.lets_gather_when_written() && self.buffered() == 0
-    }
-
-    /// The same, once what waits is written.
-    #[inline]
-    pub(crate) fn lets_gather_when_written(&self) -> bool {
-        matches!(self.link, Some(WireLink::Bytes(..))) && self.others.is_none() && self.sending == Sending::GoesOn
+        matches!(self.link, Some(WireLink::Bytes(..)))
+            && self.others.is_none()
+            && self.sending == Sending::GoesOn
+            && self.buffered() == 0
     }
 
     /// The handler waits for a message.
@@ -514,51 +548,6 @@ impl Others {
     }
 }
 
-/// A wire in common hands.
-#[derive(Clone)]
-pub(crate) struct WireRef(Arc<Common>);
-
-struct Common {
-    /// What bytes are framed in, where the link carries bytes.
-    framing: Option<Arc<dyn Framing>>,
-    wire: Mutex<Wire>,
-}
-
-impl WireRef {
-    pub(super) fn new(wire: Wire, framing: Option<Arc<dyn Framing>>) -> Self {
-        WireRef(Arc::new(Common { framing, wire: Mutex::new(wire) }))
-    }
-
-    #[inline]
-    pub(super) fn framing(&self) -> Option<&dyn Framing> {
-        self.0.framing.as_deref()
-    }
-
-    /// Which one it is, among all there are at this time.
-    #[inline]
-    pub(super) fn id(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
-    }
-
-    /// Whether nobody else holds it.
-    pub(super) fn is_only(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
-    }
-
-    /// As [`lock`](Self::lock), for the session itself: with what it has sent in this turn.
-    pub(crate) fn lock_settled(&self) -> MutexGuard<'_, Wire> {
-        let mut wire = self.lock();
-        turn::hand_over(self.id(), &mut wire);
-        wire
-    }
-
-    /// A panic while the lock was held concerns this session alone, which its driver ends: the state stays usable.
-    #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Wire> {
-        self.0.wire.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Reads and drops what the peer still sends, for a moment. Closing a TCP socket with unread data resets the
 /// connection, and the reset may overtake the last reply (RFC 1122, 4.2.2.13); this lets the peer read it first.
 pub(super) async fn linger(wire: &WireRef) {
@@ -568,7 +557,12 @@ pub(super) async fn linger(wire: &WireRef) {
         if wire.peer_ended || wire.broken {
             return Poll::Ready(());
         }
-        let Wire { link, looks, .. } = &mut *wire;
+        let Wire { link, looks, ahead, .. } = &mut *wire;
+        match ahead.discard() {
+            Some(Discarded::End) => return Poll::Ready(()),
+            Some(Discarded::Bytes) => *looks = LOOKS_AT_SENDING,
+            None => {}
+        }
         match link {
             Some(WireLink::Bytes(io, _)) => {
                 let mut came = false;

@@ -252,3 +252,83 @@ fn a_framing_may_itself_send_elsewhere() {
     now(session.flush()).unwrap();
     assert_eq!(link.writes().concat(), b"a\nb\n");
 }
+
+/// A turn that ends with the handler waiting: what it sent is written behind it.
+fn sent_in_a_turn(session: &mut Session) -> turn::Sent {
+    let wire = session.wire().clone();
+    let turn = turn::take(&wire, Waker::noop());
+    now(session.send(b"a")).unwrap();
+    now(session.send(b"b")).unwrap();
+    assert!(poll_once(session.recv()).is_pending());
+    turn.finish().unwrap_or_else(|_| panic!("it waits for a message"))
+}
+
+#[test]
+fn what_is_written_behind_a_turn_is_written_at_once_and_counted() {
+    let link = Scripted::default();
+    let mut session = session(link.clone(), Lines);
+    let sent = sent_in_a_turn(&mut session);
+    assert_eq!((sent.messages(), link.written()), ((0, 2), 0));
+    assert!(sent.write(session.wire(), &mut Context::from_waker(Waker::noop())));
+    assert_eq!(link.writes(), [b"a\nb\n".to_vec()]);
+    let totals = session.totals();
+    assert_eq!((totals.messages_out, totals.bytes_out), (2, 2));
+}
+
+#[test]
+fn what_there_is_no_room_for_behind_a_turn_waits_before_what_is_sent_next() {
+    let link = Scripted::default();
+    link.set_room(1);
+    let mut session = session(link.clone(), Lines);
+    let sent = sent_in_a_turn(&mut session);
+    assert!(!sent.write(session.wire(), &mut Context::from_waker(Waker::noop())));
+    now(session.send(b"c")).unwrap();
+    link.set_room(100);
+    now(session.flush()).unwrap();
+    assert_eq!(link.writes().concat(), b"a\nb\nc\n");
+}
+
+#[test]
+fn a_turn_that_was_handed_over_or_whose_handler_does_not_wait_is_not_written_behind() {
+    let link = Scripted::default();
+    let mut session = session(link.clone(), Lines);
+    let wire = session.wire().clone();
+    let turn = turn::take(&wire, Waker::noop());
+    now(session.send(b"a")).unwrap();
+    let Err(turn) = turn.finish() else { panic!("the handler does not wait") };
+    now(session.flush()).unwrap();
+    now(session.send(b"b")).unwrap();
+    assert!(poll_once(session.recv()).is_pending());
+    assert!(turn.finish().is_err(), "the wire has counted a message of it already");
+}
+
+#[test]
+fn what_is_given_back_behind_a_turn_is_the_session_s_and_its_handler_waits() {
+    let link = Scripted::default();
+    let mut session = session(link.clone(), Lines);
+    sent_in_a_turn(&mut session).give_back(&session.wire().clone());
+    let mut wire = session.wire().lock();
+    assert_eq!((wire.buffered(), wire.take_receiving()), (4, true));
+}
+
+/// As with the buffers of an output, one that grew is freed rather than kept.
+#[test]
+fn a_thread_does_not_keep_the_memory_of_large_answers() {
+    // As many as a crew runs before it writes.
+    let sent: Vec<_> = (0..16)
+        .map(|_| {
+            let mut session = session(Scripted::default().brings(&[b"x\n"]), Lines).that_is_told();
+            let wire = session.wire().clone();
+            let turn = turn::take(&wire, Waker::noop());
+            now(session.recv()).unwrap();
+            now(session.send(&vec![b'a'; 1 << 20])).unwrap();
+            assert!(poll_once(session.recv()).is_pending());
+            let Ok(sent) = turn.finish() else { panic!("it waits") };
+            (session, sent)
+        })
+        .collect();
+    for (session, sent) in sent {
+        assert!(sent.write(session.wire(), &mut Context::from_waker(Waker::noop())));
+    }
+    assert!(turn::kept_memory() <= 17 * 64 * 1024, "{} bytes", turn::kept_memory());
+}
