@@ -387,6 +387,14 @@ fn a_server_that_never_replies_is_a_timeout_though_all_that_was_asked_was_asked_
 }
 
 #[test]
+fn a_datagram_server_that_never_replies_is_a_timeout_also_where_nothing_was_asked_after_the_warm_up() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("udp://{}", silent.local_addr().unwrap());
+    let ran = greetd(&["bench", &endpoint, "-c", "4", "-z", "100ms", "--warm-up", "100ms", "--timeout", "2s"]);
+    assert_eq!((ran.code, ran.verdict()), (11, "timeout"), "{ran:?}");
+}
+
+#[test]
 fn a_server_that_sends_half_of_a_reply_is_a_timeout_and_one_that_then_goes_is_unexpected() {
     // All of a request is read: what is not would be answered with a reset.
     let half = |request: usize, and_stays: bool| {

@@ -296,13 +296,17 @@ fn verdict(report: &Report, args: &Args, keeps_messages: bool) -> Option<Failure
                     args.greeting
                 ),
             ]),
-        None if did_nothing && report.errors.is_empty() && report.connecting.count > 0 => return None,
+        // That nothing was asked is no failure where nothing was to be, or where somebody stopped it.
+        None if did_nothing && (args.idle || !report.complete) && report.connecting.count > 0 => return None,
         worst => Failure::new(worst.unwrap_or(Verdict::Timeout), format!("nothing at {endpoint} answered")),
     };
     let failure = failure.with_causes(reasons);
     let waits_for_more = failure.verdict == Verdict::Timeout && !keeps_messages;
-    let framing = "the server may wait for the end of a message: say how it frames them, for example --framing lines";
-    Some(failure.with_remedies(waits_for_more.then(|| framing.to_owned())))
+    let unframed = [
+        "the server may wait for the end of a message: say how it frames them, for example --framing lines",
+        "it may answer something else than was expected: say what with --expect, or take anything with --no-check",
+    ];
+    Some(failure.with_remedies(unframed.into_iter().filter(|_| waits_for_more).map(str::to_owned)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -101,7 +101,10 @@ pub(super) async fn run(shared: Arc<Shared>, index: usize, mut opening: Option<O
     let mut schedule = match load.mode {
         Mode::Open { rate, .. } | Mode::Connect { rate: Some(rate), .. } => {
             let mut schedule = Schedule::new(rate, load.connections, index, shared.begin);
-            schedule.skip_to(shared.clock.now());
+            // What was due before it began to be busy is another's, unless it is to connect then: that it is there for.
+            if matches!(load.mode, Mode::Open { .. }) || !load.ramp.is_zero() {
+                schedule.skip_to(shared.clock.now());
+            }
             Some(schedule)
         }
         _ => None,
@@ -129,7 +132,7 @@ pub(super) enum Ended {
 async fn once(
     shared: &Arc<Shared>,
     index: usize,
-    opening: Option<Opening>,
+    mut opening: Option<Opening>,
     mut schedule: Option<&mut Schedule>,
 ) -> Result<Ended, Broken> {
     let mode = shared.load.mode;
@@ -137,6 +140,8 @@ async fn once(
     if let (Mode::Connect { .. }, Some(schedule)) = (mode, &mut schedule) {
         schedule.skip_to(begun.saturating_sub(nanoseconds(shared.load.patience)));
         begun = wait_until_due(shared, index, schedule.due()).await;
+        // What was opened before was not when it was due.
+        opening = None;
     }
     if matches!(mode, Mode::Connect { .. }) && !shared.desk().may_connect(begun) {
         return Ok(Ended::Stopped);

@@ -114,6 +114,14 @@ impl Expectation {
         }
     }
 
+    /// Whether a right reply holds the message that it answers.
+    pub fn holds_message(&self) -> bool {
+        match self {
+            Expectation::Holds | Expectation::Exactly { after: Some(_), .. } => true,
+            Expectation::Anything | Expectation::Exactly { after: None, .. } => false,
+        }
+    }
+
     /// Whether this is the reply to that message.
     pub fn is_met(&self, reply: &[u8], message: &[u8]) -> bool {
         match self {

@@ -371,7 +371,9 @@ impl Ear<'_> {
         };
         let number = match &mut self.flight {
             Flight::InOrder(flight) => flight.oldest(),
-            Flight::Numbered(flight) => number_of(reply, message, flight),
+            // One that is not to hold the message answers the oldest, where it tells of none.
+            Flight::Numbered(flight) => number_of(reply, message, flight)
+                .or_else(|| if expectation.holds_message() { None } else { flight.oldest() }),
         };
         let Some(number) = number else {
             tally.counts.unasked += 1;

@@ -320,6 +320,43 @@ async fn connections_are_made_at_a_rate_and_their_latency_runs_from_when_they_we
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_connection_at_a_rate_is_made_when_it_is_due_the_first_too() {
+    let greets_late = handler_fn(|session| {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            session.send(b"welcome").await?;
+            session.recv().await.map(drop)
+        })
+    });
+    let mode = Mode::Connect { rate: Some(50.0), precise: false };
+    let load = Load { greeting: SECOND, ..load(mode, Length::Count(20)) };
+    let report = measure("memory://greets-late?framing=lines", greets_late, load).await;
+    assert_eq!((report.counts.answered, report.counts.unsent, report.failures()), (20, 0, 0));
+    let least = report.histogram.iter().map(|(value, _)| *value).min();
+    assert!(least >= Some(4_900_000), "{least:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_need_not_hold_its_message_answers_the_oldest_of_the_datagrams() {
+    let says_ok = || {
+        handler_fn(|session| {
+            Box::pin(async move {
+                while session.recv().await?.is_some() {
+                    session.send(b"ok").await?;
+                }
+                Ok(())
+            })
+        })
+    };
+    for expectation in [Expectation::Anything, Expectation::text("ok")] {
+        let load = Load { expectation, ..load(Mode::Closed { depth: 4 }, Length::Count(100)) };
+        let report = measure("memory://says-ok?kind=datagrams", says_ok(), load).await;
+        let counts = report.counts;
+        assert_eq!((counts.answered, counts.unasked, report.failures()), (100, 0, 0), "{counts:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_counted_load_ends_when_nothing_comes_any_more() {
     let left = Arc::new(std::sync::atomic::AtomicI64::new(5));
     let falls_silent = handler_fn(move |session| {
