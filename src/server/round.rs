@@ -2,7 +2,8 @@
 //! then what they sent is written.
 //!
 //! The processor's caches then hold one way through the kernel, after it the handlers, and then the other way, rather than each
-//! of them anew for each message: some 4 % of what a message costs, the kernel's part included, for each of the two divisions.
+//! of them anew for each message. To write later saves 3 to 4 % of what a message costs, the kernel's part included; to read
+//! before, a fifth of what it costs in user space.
 
 use std::cell::Cell;
 

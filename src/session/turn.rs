@@ -85,7 +85,7 @@ impl Turn {
     }
 }
 
-/// What was sent in a turn, to be written behind it; see [`finish`].
+/// What was sent in a turn, to be written behind it; see [`Taking::finish`].
 pub(crate) struct Sent {
     encoded: Vec<u8>,
     messages: u32,
