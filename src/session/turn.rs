@@ -99,11 +99,16 @@ impl Sent {
         (self.received.messages, self.messages)
     }
 
+    #[inline]
+    fn count(&self, wire: &mut Wire) {
+        wire.count_received(self.received);
+        wire.count_gathered(self.messages, self.bytes);
+    }
+
     /// Hands it over to the session, which has yet to write it.
     pub(crate) fn give_back(mut self, wire: &WireRef) {
         let mut wire = wire.lock();
-        wire.count_received(self.received);
-        wire.count_gathered(self.messages, self.bytes);
+        self.count(&mut wire);
         wire.take_gathered(&mut self.encoded);
         wire.note_receiving();
     }
@@ -113,8 +118,7 @@ impl Sent {
     pub(crate) fn write(mut self, wire: &WireRef, cx: &mut Context<'_>) -> bool {
         let written = {
             let mut wire = wire.lock();
-            wire.count_received(self.received);
-            wire.count_gathered(self.messages, self.bytes);
+            self.count(&mut wire);
             wire.poll_write(cx, &mut self.encoded)
         };
         TURN.with_borrow_mut(|turn| {
