@@ -2,8 +2,7 @@
 //!
 //! It owns what every handler would otherwise repeat, each in a file of its own: framing (`input`, `output`), buffers
 //! that an idle conversation does not hold (`buffers`), backpressure and half-close (`wire`), unprompted messages
-//! (`pusher`), what a handler sends in one turn (`turn`), and a loop for those that only answer (`exchange`). Whoever runs
-//! many sessions may read for all of them first (`ahead`).
+//! (`pusher`), what a handler sends in one turn (`turn`), and a loop for those that only answer (`exchange`).
 //!
 //! # When is it written?
 //! [`send`](Session::send) takes the message into a buffer. The buffer is written when the handler waits, for the next
@@ -15,7 +14,6 @@
 //! `recv` gives `None` when the peer will send no more, when the conversation was idle for too long, or when the
 //! server drains. The handler may still send; when it returns, what it sent is flushed and the conversation closed.
 
-mod ahead;
 mod buffers;
 mod common;
 mod exchange;

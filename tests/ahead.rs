@@ -1,9 +1,10 @@
-//! What was read ahead for a session that does not ask for it at once: nothing that comes behind it is lost.
+//! What was read ahead for sessions, and what comes behind it: nothing is lost, whenever they ask for it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,7 +16,7 @@ use tokio::time::sleep;
 
 /// What all sessions that are over were told to have received and sent.
 #[derive(Default)]
-struct Sum(std::sync::Mutex<(u64, [u64; 4])>);
+struct Sum(Mutex<(u64, [u64; 4])>);
 
 impl greetd::event::Observer for Sum {
     fn observe(&self, event: &greetd::event::Event<'_>) {
@@ -149,6 +150,39 @@ async fn what_comes_later_than_what_was_lost_is_answered_at_least() {
         pause().await;
     }
     assert_eq!(one.hears("d\n").await, "work\nb\nc\nd\nd\nd\nd\nd\n");
+}
+
+/// What the kernel holds for the sessions of a port.
+#[cfg(target_os = "linux")]
+fn unread(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let established = fields.filter(|fields| fields[1].ends_with(&format!(":{port:04X}")) && fields[3] == "01");
+    established.map(|fields| u64::from_str_radix(&fields[4][9..], 16).unwrap()).sum()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_has_come_for_those_that_wait_is_read_before_the_first_of_them_runs_each_time() {
+    let (port, seen) = (Arc::new(AtomicU16::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (at, note) = (port.clone(), seen.clone());
+    let noting = reply_fn(move |message| {
+        note.lock().unwrap().push(unread(at.load(Ordering::Relaxed)));
+        message.to_vec()
+    });
+    let (_running, address) = serve(noting).await;
+    port.store(address.port(), Ordering::Relaxed);
+    let mut clients: Vec<_> = (0..8).map(|_| Client::connect(address)).collect();
+    pause().await;
+    for round in 0..4 {
+        for client in &mut clients {
+            client.send("x\n");
+        }
+        for client in &mut clients {
+            assert_eq!(client.hears("x\n").await, "x\n");
+        }
+        assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), [0; 8], "in round {round}");
+    }
 }
 
 /// Receives in a future that has a waker of its own, and is run by a timer as well.

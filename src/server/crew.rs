@@ -10,7 +10,7 @@
 //! longer than a task of its own would. That is why this is no `FuturesUnordered`, which goes on to ask all the others
 //! in vain: those that wait could then be passed over for ever.
 //!
-//! Some turns are taken together (`round`): first what has come is read, then the handlers run, then what they sent is written.
+//! Some turns are taken together (`round`): first the handlers run, then what they sent is written.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -148,8 +148,7 @@ type Running<S> = Pin<Box<Option<S>>>;
 struct Place<S> {
     session: Option<Running<S>>,
     bell: Arc<Bell>,
-    /// Of a session that has answered and waits for a message: what it is sent is read before it runs, and what it sends written
-    /// after that.
+    /// Of a session that has answered: what it sends is written after it has run.
     wire: Option<WireRef>,
 }
 
@@ -172,8 +171,6 @@ struct Members<S> {
     free: Vec<u32>,
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
-    /// For how many of them, from the front, what has come was read.
-    read: usize,
     /// The places of those that have run, and what each of them sent.
     unsettled: VecDeque<(u32, Sent)>,
     /// Empty; kept for its memory.
@@ -198,9 +195,6 @@ impl<S: Session> Future for Members<S> {
                 let _ = pin!(yield_now()).poll(cx);
                 return Poll::Pending;
             }
-            if self.read == 0 && self.woken.len() > 1 {
-                self.read_ahead(left);
-            }
             let Some(place) = self.woken.pop_front() else {
                 if asked {
                     // Who is woken from now on wakes this task.
@@ -213,19 +207,12 @@ impl<S: Session> Future for Members<S> {
                 continue;
             };
             left -= 1;
-            let was_read = self.read > 0;
-            if was_read {
-                self.read -= 1;
-            } else {
-                self.places[place as usize].bell.hear();
-            }
             debug_assert!(
                 self.unsettled.iter().all(|(other, _)| *other != place),
                 "it would overtake what it has sent"
             );
-            match self.run(place) {
-                Some(sent) => self.unsettled.push_back((place, sent)),
-                None => self.read_no_more(place, was_read),
+            if let Some(sent) = self.run(place) {
+                self.unsettled.push_back((place, sent));
             }
         }
     }
@@ -235,7 +222,7 @@ impl<S: Session> Members<S> {
     fn new(inbox: Arc<Inbox>, watchman: Arc<Watchman>, begin: fn(Arrival, Watch) -> S) -> Self {
         let (places, left, free, arrivals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (woken, unsettled) = (VecDeque::new(), VecDeque::new());
-        Members { inbox, watchman, begin, places, left, free, woken, read: 0, unsettled, arrivals }
+        Members { inbox, watchman, begin, places, left, free, woken, unsettled, arrivals }
     }
 
     /// Whether all is over.
@@ -279,36 +266,11 @@ impl<S: Session> Members<S> {
         place
     }
 
-    /// Reads what has come for those who run next, of whom there may be so many.
-    fn read_ahead(&mut self, most: usize) {
-        for index in 0..self.woken.len().min(TOGETHER).min(most) {
-            if !has_budget_remaining() {
-                return;
-            }
-            let number = self.woken[index];
-            let place = &self.places[number as usize];
-            place.bell.hear();
-            self.read += 1;
-            let Some(wire) = &place.wire else { continue };
-            let waker = waker_ref(&place.bell);
-            let mut cx = Context::from_waker(&waker);
-            wire.lock().read_ahead(&mut cx);
-        }
-    }
-
-    /// What the session in that place is sent it reads by itself, until it has answered again: it may be doing something else, and
-    /// what was read for it be left.
-    fn read_no_more(&mut self, place: u32, was_read: bool) {
-        if let Some(wire) = self.places[place as usize].wire.take()
-            && was_read
-        {
-            wire.lock().pass_over();
-        }
-    }
-
     /// Runs the session in that place, whose turn it is; gives what is to be written later of what it sent.
     fn run(&mut self, number: u32) -> Option<Sent> {
-        let known = self.places[number as usize].wire.is_some();
+        let place = &self.places[number as usize];
+        place.bell.hear();
+        let known = place.wire.is_some();
         let sent = self.run_for(number, Step::Running { known })?;
         if !known {
             self.places[number as usize].wire = round::take_wire();

@@ -1,9 +1,8 @@
-//! What sessions of a crew do one after the other: first what has come is read for all of them, then all their handlers run,
-//! then what they sent is written.
+//! What sessions of a crew do one after the other: first all their handlers run, then what they sent is written. (What has come
+//! for them over a socket was read before, by its selector.)
 //!
 //! The processor's caches then hold one way through the kernel, after it the handlers, and then the other way, rather than each
-//! of them anew for each message. To write later saves 3 to 4 % of what a message costs, the kernel's part included; to read
-//! before, a fifth of what it costs in user space.
+//! of them anew for each message. To write later saves 3 to 4 % of what a message costs, the kernel's part included.
 
 use std::cell::Cell;
 
@@ -14,8 +13,7 @@ use super::moment::Moment;
 use crate::session::WireRef;
 use crate::session::turn::Sent;
 
-/// For how many is read before the first of them runs, and how many run before what the first of them sent is written: as long
-/// as that can a slow one hold it up.
+/// How many run before what the first of them sent is written: as long as that can a slow one hold it up.
 pub(super) const TOGETHER: usize = 16;
 
 thread_local! {

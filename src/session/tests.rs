@@ -1,6 +1,6 @@
 //! How a session behaves over a link that its test controls.
 
-mod ahead;
+mod receiving;
 mod turns;
 
 use std::collections::VecDeque;

@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::task::{coop, yield_now};
 use tokio::time::Instant;
 
-use super::ahead::{Ahead, Discarded};
 use super::inbound::{Received, Source};
 use super::input::poll_discard;
 use super::output::Output;
@@ -78,8 +77,6 @@ pub(crate) struct Wire {
     looks: u8,
     /// Set by each write that moved something; the write clock looks at it.
     progressed: bool,
-    /// What was read before the session asked for it.
-    ahead: Ahead,
     /// Who else has to do with it; most sessions go without.
     others: Option<Box<Others>>,
 }
@@ -118,7 +115,6 @@ impl Wire {
             ending: false,
             looks: 0,
             progressed: false,
-            ahead: Ahead::default(),
             others: None,
         }
     }
@@ -136,10 +132,9 @@ impl Wire {
             return Poll::Ready(Ok(false));
         }
         let polled = match (&mut self.link, &mut *source, framing) {
-            (Some(WireLink::Bytes(io, _)), Source::Stream(input), Some(framing)) => match self.ahead.put_into(input) {
-                Ok(()) => input.poll_next(framing, &mut **io, cx),
-                Err(error) => Poll::Ready(Err(error.into())),
-            },
+            (Some(WireLink::Bytes(io, _)), Source::Stream(input), Some(framing)) => {
+                input.poll_next(framing, &mut **io, cx)
+            }
             (Some(WireLink::Messages(link)), Source::Messages(messages), _) => link.poll_recv(cx).map_ok(|message| {
                 let came = message.is_some();
                 messages.put_one(message.unwrap_or_default());
@@ -192,22 +187,6 @@ impl Wire {
                 }
             }
         }
-    }
-
-    /// Reads what there is before the session runs, which asks for it.
-    #[inline]
-    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>) {
-        if let Some(WireLink::Bytes(io, _)) = &mut self.link
-            && !self.peer_ended
-            && !self.refused
-        {
-            self.ahead.read(&mut **io, cx);
-        }
-    }
-
-    /// The session has run since that was read, and may not have asked for it.
-    pub(crate) fn pass_over(&mut self) {
-        self.ahead.pass_over();
     }
 
     /// Nothing is received any more.
@@ -557,12 +536,7 @@ pub(super) async fn linger(wire: &WireRef) {
         if wire.peer_ended || wire.broken {
             return Poll::Ready(());
         }
-        let Wire { link, looks, ahead, .. } = &mut *wire;
-        match ahead.discard() {
-            Some(Discarded::End) => return Poll::Ready(()),
-            Some(Discarded::Bytes) => *looks = LOOKS_AT_SENDING,
-            None => {}
-        }
+        let Wire { link, looks, .. } = &mut *wire;
         match link {
             Some(WireLink::Bytes(io, _)) => {
                 let mut came = false;

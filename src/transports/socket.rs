@@ -7,6 +7,7 @@
 //! accepts. An error names the system call that failed.
 
 mod accept;
+mod ahead;
 mod bind;
 mod file;
 mod inherited;
@@ -17,6 +18,7 @@ mod packets;
 mod reactor;
 mod resolve;
 mod selector;
+mod slots;
 mod stream;
 pub mod unix;
 

@@ -17,7 +17,7 @@ pub fn bytes(socket: OwnedFd) -> io::Result<Link> {
 
 /// A Unix stream.
 pub fn unix(socket: OwnedFd) -> io::Result<Link> {
-    Ok(Link::Bytes(Box::new(SocketStream::new(socket)?.read_to_the_end())))
+    Ok(Link::Bytes(Box::new(SocketStream::whose_reads_stop_short(socket)?)))
 }
 
 /// A socket that keeps the boundaries of its messages.

@@ -1,14 +1,14 @@
 //! Which connected sockets can be read or written: an epoll instance of our own, beneath tokio's reactor.
 //!
-//! tokio's reactor keeps 256 bytes for each descriptor. A [`Selector`] keeps 24, and is itself the one descriptor that the
+//! tokio's reactor keeps 256 bytes for each descriptor. A [`Selector`] keeps 32, and is itself the one descriptor that the
 //! reactor watches for all of them; epoll(7) allows an instance to watch another.
 //!
 //! # A round
 //! 1. The reactor finds the selector ready, in its own turn on the runtime's thread, and wakes it: the waker that was left
 //!    there is no task but the selector itself ([`Wake`]).
-//! 2. The selector asks its epoll instance for what has happened, notes it, and wakes the tasks that wait for it. All this
-//!    is done before the reactor's turn is over: a task that lets it have one (`yield_now`) then knows of all that has come,
-//!    as with tokio's own sockets.
+//! 2. The selector asks its epoll instance for what has happened, notes it, reads it for some of those that wait for it
+//!    ([`ahead`](super::ahead)), and wakes them. All this is done before the reactor's turn is over: a task that lets it have
+//!    one (`yield_now`) then knows of all that has come, as with tokio's own sockets.
 //! 3. Of the tasks that a large round woke, the last that reads looks anew before: under load one system call does where
 //!    asking the reactor first would need two. tokio lets the reactor have its turn every 61 tasks in any case,
 //!    greetd itself every 128.
@@ -23,10 +23,9 @@
 //! edge-triggered and silent but for what happens to it; such an event names a generation that no socket has any more.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,20 +33,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::io::Errno;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime::{Handle, Id};
+use tokio::io::{Interest, ReadBuf};
+use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use tokio::task::unconstrained;
 
 use super::reactor::register;
+use super::slots::{Asks, Key, Says, Slots};
 
 /// How many events one system call brings.
 const EVENTS: usize = 256;
-/// A round that woke so many is followed by another without the reactor: the busier, the surer that something has come.
-const LARGE_ROUND: usize = 4;
-
 thread_local! {
     static SELECTORS: RefCell<Vec<(Id, Arc<Selector>)>> = const { RefCell::new(Vec::new()) };
 }
@@ -58,6 +55,9 @@ pub(super) struct Selector {
     /// What the reactor wakes.
     waker: Waker,
     slots: Mutex<Slots>,
+    /// Whether sockets are read ahead: on a runtime of one thread. With several, whoever waits may be at work elsewhere, and would
+    /// have to wait for the lock.
+    reads_ahead: bool,
     /// The runtime has ended. It is set under the lock.
     ended: AtomicBool,
 }
@@ -80,14 +80,97 @@ impl Selector {
 
     fn new() -> io::Result<Arc<Self>> {
         let epoll = register(epoll::create(CreateFlags::CLOEXEC)?, Interest::READABLE)?;
+        let reads_ahead = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
         let selector = Arc::new_cyclic(|itself: &Weak<Selector>| Selector {
             epoll,
             waker: Waker::from(Arc::new(Woken(itself.clone()))),
             slots: Mutex::default(),
+            reads_ahead,
             ended: AtomicBool::new(false),
         });
         selector.turn();
         Ok(selector)
+    }
+
+    /// Lets this thread's selector watch a socket: for what comes, and, if `room`, for room to write as well. It may be read
+    /// ahead where `whole` says that a read which does not fill its buffer has all that there is. It must be called within a
+    /// tokio runtime.
+    pub(super) fn watch(socket: &Arc<OwnedFd>, whole: bool, room: bool) -> io::Result<(Arc<Self>, Key)> {
+        let selector = Selector::current()?;
+        let ahead = (whole && selector.reads_ahead).then(|| socket.clone());
+        let (key, generation) = selector.lock().open(ahead);
+        let (data, wanted) = (key.event_data(generation), wanted(room));
+        let added = match epoll::add(&selector.epoll, socket, data, wanted) {
+            // Of a closed descriptor somebody else has a copy, and this is another one, under its old number.
+            Err(Errno::EXIST) => epoll::modify(&selector.epoll, socket, data, wanted),
+            added => added,
+        };
+        if let Err(errno) = added {
+            let _ = selector.lock().close(key);
+            return Err(errno.into());
+        }
+        Ok((selector, key))
+    }
+
+    /// Whether something can be read, or what was read already, into `buffer`. That something can be read it says once for each
+    /// time that something came, and again and again at the end, until that was in vain.
+    ///
+    /// Whoever asks is woken by what comes after this, whatever the answer was.
+    #[inline]
+    pub(super) fn poll_readable(
+        &self,
+        key: Key,
+        cx: &mut Context<'_>,
+        asks: Asks,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<Says>> {
+        // Dropped after the lock is let go, as what belongs to others always is.
+        let _previous;
+        let mut slots = self.lock();
+        if self.has_ended() {
+            return Poll::Ready(Err(ended()));
+        }
+        _previous = slots.set_reader(key, cx.waker());
+        let Some(says) = slots.ask(key, asks, buffer) else { return Poll::Pending };
+        if slots.was_last(key) {
+            drop(slots);
+            self.look();
+        }
+        Poll::Ready(Ok(says))
+    }
+
+    /// Whether there may be room to write, or an error; once for each time that there was some.
+    pub(super) fn poll_writable(&self, key: Key, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let _previous;
+        let mut slots = self.lock();
+        if self.has_ended() {
+            return Poll::Ready(Err(ended()));
+        }
+        if slots.take_room(key) {
+            return Poll::Ready(Ok(()));
+        }
+        _previous = slots.set_writer(key, cx.waker());
+        Poll::Pending
+    }
+
+    /// From now on the socket is watched for room as well.
+    pub(super) fn watch_for_room(&self, key: Key, socket: impl AsFd) -> io::Result<()> {
+        let generation = self.lock().generation(key);
+        Ok(epoll::modify(&self.epoll, socket, key.event_data(generation), wanted(true))?)
+    }
+
+    /// The reader has read all that had come, and reads nothing before it asks again.
+    #[inline]
+    pub(super) fn let_wait(&self, key: Key) {
+        if self.reads_ahead {
+            self.lock().let_wait(key);
+        }
+    }
+
+    /// The socket is to be closed. Says whether bytes were read that nobody has fetched.
+    pub(super) fn forget(&self, key: Key) -> bool {
+        let (unread, _wakers) = self.lock().close(key);
+        unread
     }
 
     /// Looks as long as the reactor says that there is something, and leaves the waker for the next time.
@@ -122,7 +205,7 @@ impl Selector {
             let mut woken = self.lock().note(happened);
             // Not under the lock: what a waker does is not known here.
             woken.drain(..).for_each(Waker::wake);
-            self.lock().woken = woken;
+            self.lock().give_back(woken);
             if happened.len() < EVENTS {
                 return;
             }
@@ -164,100 +247,6 @@ impl Wake for Woken {
     }
 }
 
-/// A socket's place in a selector.
-pub(super) struct Place {
-    selector: Arc<Selector>,
-    key: u32,
-}
-
-impl Place {
-    /// Lets this thread's selector watch a socket: for what comes, and, if `room`, for room to write as well. It must be
-    /// called within a tokio runtime.
-    pub(super) fn take(socket: impl AsFd, room: bool) -> io::Result<Self> {
-        let selector = Selector::current()?;
-        let (key, generation) = selector.lock().open();
-        // From here on the place is given back if this fails.
-        let place = Place { selector, key };
-        let (data, wanted) = (name(key, generation), wanted(room));
-        match epoll::add(&place.selector.epoll, &socket, data, wanted) {
-            // Of a closed descriptor somebody else has a copy, and this is another one, under its old number.
-            Err(Errno::EXIST) => epoll::modify(&place.selector.epoll, &socket, data, wanted)?,
-            added => added?,
-        }
-        Ok(place)
-    }
-
-    /// Whether something can be read: bytes, the end, or an error. It says so once for each time that something came,
-    /// and again and again at the end. `in_vain` tells that what it said last was not so. Says whether the end is known.
-    ///
-    /// Whoever asks is woken by what comes after this, whatever the answer was.
-    #[inline]
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>, in_vain: bool) -> Poll<io::Result<bool>> {
-        // Dropped after the lock is let go, as what belongs to others always is.
-        let _previous;
-        let mut slots = self.selector.lock();
-        if self.selector.has_ended() {
-            return Poll::Ready(Err(ended()));
-        }
-        let slot = &mut slots.all[self.key as usize];
-        if !slot.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
-            _previous = slot.reader.replace(cx.waker().clone());
-        }
-        if !slot.is(READABLE | AT_END) {
-            return Poll::Pending;
-        }
-        let at_end = slot.is(AT_END);
-        slot.state &= if in_vain { !(READABLE | AT_END) } else { !READABLE };
-        if slots.was_last(self.key) {
-            drop(slots);
-            self.selector.look();
-        }
-        Poll::Ready(Ok(at_end))
-    }
-
-    /// Will be read, whether or not it is known that something can be.
-    pub(super) fn set_reading(&self, cx: &mut Context<'_>) -> io::Result<bool> {
-        match self.poll_readable(cx, false) {
-            Poll::Ready(readable) => readable,
-            Poll::Pending => Ok(false),
-        }
-    }
-
-    /// Whether there may be room to write, or an error; once for each time that there was some.
-    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let _previous;
-        let mut slots = self.selector.lock();
-        if self.selector.has_ended() {
-            return Poll::Ready(Err(ended()));
-        }
-        let slot = &mut slots.all[self.key as usize];
-        if slot.is(WRITABLE) {
-            slot.state &= !WRITABLE;
-            return Poll::Ready(Ok(()));
-        }
-        slot.state |= AWAITS_ROOM;
-        _previous = slots.writers.insert(self.key, cx.waker().clone());
-        Poll::Pending
-    }
-
-    /// From now on the socket is watched for room as well.
-    pub(super) fn watch_for_room(&self, socket: impl AsFd) -> io::Result<()> {
-        let generation = self.selector.lock().all[self.key as usize].generation;
-        Ok(epoll::modify(&self.selector.epoll, socket, name(self.key, generation), wanted(true))?)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _wakers = self.selector.lock().close(self.key);
-    }
-}
-
-/// What the events of a place are to carry.
-fn name(key: u32, generation: u32) -> EventData {
-    EventData::new_u64(u64::from(generation) << 32 | u64::from(key))
-}
-
 fn wanted(room: bool) -> EventFlags {
     let incoming = EventFlags::IN | EventFlags::PRI | EventFlags::RDHUP | EventFlags::ET;
     if room { incoming | EventFlags::OUT } else { incoming }
@@ -267,129 +256,9 @@ fn ended() -> io::Error {
     io::Error::other("the runtime that the connection was opened in has ended")
 }
 
-/// Bytes have come since this was last taken.
-const READABLE: u8 = 1;
-/// The peer will send no more, or the connection failed: that does not pass. Or among what came is urgent data, at which a read
-/// stops, so that it has to be read on as it has before an end.
-const AT_END: u8 = 1 << 1;
-/// There was room since this was last taken.
-const WRITABLE: u8 = 1 << 2;
-/// There is a waker in [`Slots::writers`].
-const AWAITS_ROOM: u8 = 1 << 3;
-
-/// What is known of one socket.
-struct Slot {
-    reader: Option<Waker>,
-    generation: u32,
-    state: u8,
-    /// The round that woke its reader last.
-    round: u8,
-}
-
-impl Slot {
-    fn is(&self, any: u8) -> bool {
-        self.state & any != 0
-    }
-}
-
-#[derive(Default)]
-struct Slots {
-    all: Vec<Slot>,
-    vacant: Vec<u32>,
-    /// Who waits for room: few do, so idle sockets have no place for them.
-    writers: HashMap<u32, Waker>,
-    generation: u32,
-    round: u8,
-    /// How many were woken in this round, and how many of them have not waited again.
-    round_size: usize,
-    at_work: usize,
-    /// Empty; kept for its memory.
-    woken: Vec<Waker>,
-}
-
-impl Slots {
-    /// A place, and its generation.
-    fn open(&mut self) -> (u32, u32) {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        let slot = Slot { reader: None, generation, state: 0, round: self.round.wrapping_sub(1) };
-        if let Some(key) = self.vacant.pop() {
-            self.all[key as usize] = slot;
-            return (key, generation);
-        }
-        self.all.push(slot);
-        // As many as there are descriptors at most.
-        ((self.all.len() - 1) as u32, generation)
-    }
-
-    /// Gives the place up; the wakers are to be dropped elsewhere.
-    fn close(&mut self, key: u32) -> (Option<Waker>, Option<Waker>) {
-        let slot = &mut self.all[key as usize];
-        // No event has it: generations begin with 1.
-        slot.generation = 0;
-        let writer = if slot.is(AWAITS_ROOM) { self.writers.remove(&key) } else { None };
-        let reader = slot.reader.take();
-        self.vacant.push(key);
-        (reader, writer)
-    }
-
-    /// Notes events; gives who is to be woken.
-    fn note(&mut self, events: &[Event]) -> Vec<Waker> {
-        let mut woken = mem::take(&mut self.woken);
-        self.round = self.round.wrapping_add(1);
-        for event in events {
-            let (flags, name) = (event.flags, event.data.u64());
-            let key = name as u32;
-            let Some(slot) = self.all.get_mut(key as usize).filter(|slot| u64::from(slot.generation) == name >> 32)
-            else {
-                continue;
-            };
-            let known = slot.state;
-            if flags.intersects(EventFlags::PRI | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
-                slot.state |= AT_END;
-            }
-            if flags.contains(EventFlags::IN) {
-                slot.state |= READABLE;
-            }
-            // Who was told, and has not looked since, is not told again.
-            if slot.state & !known & (READABLE | AT_END) != 0
-                && let Some(reader) = &slot.reader
-            {
-                slot.round = self.round;
-                woken.push(reader.clone());
-            }
-            if flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR) {
-                slot.state |= WRITABLE;
-                if slot.is(AWAITS_ROOM) {
-                    slot.state &= !AWAITS_ROOM;
-                    woken.extend(self.writers.remove(&key));
-                }
-            }
-        }
-        self.round_size = woken.len();
-        self.at_work = woken.len();
-        woken
-    }
-
-    /// Whether this one was the last at work of those that a large round woke.
-    fn was_last(&mut self, key: u32) -> bool {
-        let slot = &mut self.all[key as usize];
-        if slot.round != self.round || self.at_work == 0 {
-            return false;
-        }
-        slot.round = self.round.wrapping_sub(1);
-        self.at_work -= 1;
-        self.at_work == 0 && self.round_size >= LARGE_ROUND
-    }
-
-    fn end(&mut self) -> Vec<Waker> {
-        let readers = self.all.iter_mut().filter_map(|slot| slot.reader.take());
-        readers.chain(self.writers.drain().map(|(_, writer)| writer)).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::slots;
     use super::*;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
@@ -406,45 +275,71 @@ mod tests {
         }
     }
 
-    fn watched() -> (Place, UnixStream, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        (Place::take(&ours, false).unwrap(), ours, theirs)
+    /// A socket that is watched.
+    struct Watched {
+        selector: Arc<Selector>,
+        key: Key,
+        socket: Arc<OwnedFd>,
+        peer: UnixStream,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let (ours, peer) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let socket = Arc::new(OwnedFd::from(ours));
+            let (selector, key) = Selector::watch(&socket, true, false).unwrap();
+            Watched { selector, key, socket, peer }
+        }
+
+        fn poll(&self, cx: &mut Context<'_>, asks: Asks) -> Poll<Says> {
+            self.selector.poll_readable(self.key, cx, asks, &mut ReadBuf::new(&mut [0; 64])).map(Result::unwrap)
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            self.selector.forget(self.key);
+        }
     }
 
     #[tokio::test]
     async fn ten_thousand_sockets_that_come_and_go_leave_no_slot_behind() {
-        let (first, ours, _theirs) = watched();
+        let first = Watched::new();
         for _ in 0..10_000 {
-            drop(Place::take(ours.try_clone().unwrap(), false).unwrap());
+            let copy = Arc::new(first.socket.try_clone().unwrap());
+            let (selector, key) = Selector::watch(&copy, true, false).unwrap();
+            selector.forget(key);
         }
-        let slots = first.selector.lock();
-        assert_eq!((slots.all.len(), slots.vacant.len(), slots.writers.len()), (2, 1, 0));
+        assert_eq!(first.selector.lock().sizes(), (2, 1, 0));
     }
 
     #[tokio::test]
     async fn an_event_of_a_socket_that_is_gone_is_not_taken_for_one_of_its_successor() {
-        let (place, ours, mut theirs) = watched();
+        let mut gone = Watched::new();
         // A copy keeps the closed socket where it was.
-        theirs.write_all(b"x").unwrap();
-        drop(place);
-        let (next, _next_ours, _next_theirs) = watched();
-        assert_eq!(next.key, 0, "it has the place of the one that went");
+        let _copy = gone.socket.try_clone().unwrap();
+        gone.peer.write_all(b"x").unwrap();
+        let _peer = gone.peer.try_clone().unwrap();
+        let gone_key = gone.key;
+        drop(gone);
+        let next = Watched::new();
+        assert_eq!(next.key, gone_key, "it has the place of the one that went");
         yield_now().await;
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(next.poll_readable(&mut cx, false).is_pending());
-        drop(ours);
+        assert!(next.poll(&mut cx, Asks::First).is_pending());
     }
 
     #[tokio::test]
     async fn what_was_said_in_vain_is_not_said_again() {
-        let (place, _ours, theirs) = watched();
-        drop(theirs);
+        let ended = Watched::new();
+        ended.peer.shutdown(std::net::Shutdown::Both).unwrap();
         yield_now().await;
         let mut cx = Context::from_waker(Waker::noop());
-        for in_vain in [false, false, true] {
-            assert!(place.poll_readable(&mut cx, in_vain).is_ready(), "the end stays");
+        for asks in [Asks::First, Asks::First, Asks::InVain] {
+            assert!(ended.poll(&mut cx, asks).is_ready(), "the end stays");
         }
-        assert!(place.poll_readable(&mut cx, true).is_pending(), "until it was none");
+        assert!(ended.poll(&mut cx, Asks::InVain).is_pending(), "until it was none");
     }
 
     #[tokio::test]
@@ -452,42 +347,42 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut cx = Context::from_waker(&waker);
-        let mut sockets: Vec<_> = (0..LARGE_ROUND).map(|_| watched()).collect();
-        for (place, _, theirs) in &mut sockets {
-            assert!(place.poll_readable(&mut cx, false).is_pending());
-            theirs.write_all(b"x").unwrap();
+        let mut sockets: Vec<_> = (0..slots::LARGE_ROUND).map(|_| Watched::new()).collect();
+        for socket in &mut sockets {
+            assert!(socket.poll(&mut cx, Asks::First).is_pending());
+            socket.peer.write_all(b"x").unwrap();
         }
         yield_now().await;
-        assert_eq!(count.0.load(Ordering::Relaxed), LARGE_ROUND);
-        for (_, _, theirs) in &mut sockets {
-            theirs.write_all(b"y").unwrap();
+        assert_eq!(count.0.load(Ordering::Relaxed), slots::LARGE_ROUND);
+        for socket in &mut sockets {
+            socket.peer.write_all(b"y").unwrap();
         }
         // From here on the reactor has no turn.
-        for (place, ..) in &sockets {
-            assert_eq!(count.0.load(Ordering::Relaxed), LARGE_ROUND);
-            assert!(place.poll_readable(&mut cx, false).is_ready());
+        for socket in &sockets {
+            assert_eq!(count.0.load(Ordering::Relaxed), slots::LARGE_ROUND);
+            assert!(socket.poll(&mut cx, Asks::First).is_ready());
         }
         // The last one has taken what came before it looked.
-        assert_eq!(count.0.load(Ordering::Relaxed), 2 * LARGE_ROUND);
+        assert_eq!(count.0.load(Ordering::Relaxed), 2 * slots::LARGE_ROUND);
     }
 
     #[tokio::test]
     async fn a_waker_may_drop_what_it_wakes() {
-        struct Owner(Mutex<Option<Place>>);
+        struct Owner(Mutex<Option<Watched>>);
         impl Wake for Owner {
             fn wake(self: Arc<Self>) {
                 self.0.lock().unwrap().take();
             }
         }
-        let (place, _ours, mut theirs) = watched();
-        let selector = place.selector.clone();
-        let owner = Arc::new(Owner(Mutex::new(Some(place))));
+        let watched = Watched::new();
+        let (selector, mut peer) = (watched.selector.clone(), watched.peer.try_clone().unwrap());
+        let owner = Arc::new(Owner(Mutex::new(Some(watched))));
         let waker = Waker::from(owner.clone());
-        let polled = owner.0.lock().unwrap().as_ref().unwrap().poll_readable(&mut Context::from_waker(&waker), false);
-        assert!(polled.is_pending());
-        theirs.write_all(b"x").unwrap();
+        let mut cx = Context::from_waker(&waker);
+        assert!(owner.0.lock().unwrap().as_ref().unwrap().poll(&mut cx, Asks::First).is_pending());
+        peer.write_all(b"x").unwrap();
         yield_now().await;
         assert!(owner.0.lock().unwrap().is_none());
-        assert_eq!(selector.lock().vacant, [0]);
+        assert_eq!(selector.lock().sizes(), (1, 1, 0));
     }
 }

@@ -1,9 +1,9 @@
 //! A connected socket as a stream of bytes: TCP, or a Unix stream.
 //!
 //! It writes before it asks whether there is room: there nearly always is. What it reads, it reads when its
-//! [`Place`] in the selector says that something came. Of TCP, a read that did not fill its buffer took all there was. A Unix
-//! stream also stops behind bytes that came with a descriptor, or from another process (unix(7), `SCM_RIGHTS`): it is read
-//! until there is nothing.
+//! [`Selector`] says that something came, or is given what that has read then. Of TCP, a read that did not fill its buffer
+//! took all there was. A Unix stream also stops behind bytes that came with a descriptor, or from another process (unix(7),
+//! `SCM_RIGHTS`): it is read until there is nothing.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -12,14 +12,17 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop;
 
-use super::selector::Place;
+use super::selector::Selector;
+use super::slots::{Asks, Key, Says};
 
 /// The most that one read brings into memory that nobody has initialised.
 const READ_SIZE: usize = 64 * 1024;
@@ -31,8 +34,9 @@ thread_local! {
 /// See the module's documentation.
 #[expect(clippy::struct_excessive_bools, reason = "independent states of one socket, each documented")]
 pub(super) struct SocketStream {
-    place: Place,
-    socket: OwnedFd,
+    selector: Arc<Selector>,
+    socket: Arc<OwnedFd>,
+    key: Key,
     /// There may be more than the last read brought.
     more: bool,
     /// Whether a read may stop before the end of what there is.
@@ -46,7 +50,12 @@ pub(super) struct SocketStream {
 impl SocketStream {
     /// Takes over a socket that is connected and does not block, within a tokio runtime.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        SocketStream::watched(socket, false)
+        SocketStream::watched(socket, false, false)
+    }
+
+    /// The same, of a socket whose reads may stop short.
+    pub(super) fn whose_reads_stop_short(socket: OwnedFd) -> io::Result<Self> {
+        SocketStream::watched(socket, true, false)
     }
 
     /// Connects a socket that does not block; connect(2).
@@ -56,21 +65,16 @@ impl SocketStream {
             Err(errno) => return Err(errno.into()),
         }
         // Not before: of a socket that is not even connecting, epoll says that it is at its end.
-        let stream = SocketStream::watched(socket, true)?;
-        poll_fn(|cx| stream.place.poll_writable(cx)).await?;
+        let stream = SocketStream::watched(socket, false, true)?;
+        poll_fn(|cx| stream.selector.poll_writable(stream.key, cx)).await?;
         sockopt::socket_error(&stream.socket)??;
         Ok(stream)
     }
 
-    /// The same, of a socket whose reads may stop short.
-    pub(super) fn read_to_the_end(mut self) -> Self {
-        self.stops_short = true;
-        self
-    }
-
-    fn watched(socket: OwnedFd, room_watched: bool) -> io::Result<Self> {
-        let place = Place::take(&socket, room_watched)?;
-        Ok(SocketStream { place, socket, more: false, stops_short: false, full: false, room_watched })
+    fn watched(socket: OwnedFd, stops_short: bool, room_watched: bool) -> io::Result<Self> {
+        let socket = Arc::new(socket);
+        let (selector, key) = Selector::watch(&socket, !stops_short, room_watched)?;
+        Ok(SocketStream { selector, socket, key, more: false, stops_short, full: false, room_watched })
     }
 
     /// Tries to write until it was done or there is no room.
@@ -83,7 +87,7 @@ impl SocketStream {
         let turn = ready!(coop::poll_proceed(cx));
         loop {
             if self.full {
-                ready!(self.place.poll_writable(cx))?;
+                ready!(self.selector.poll_writable(self.key, cx))?;
                 self.full = false;
             }
             match send(&self.socket) {
@@ -95,12 +99,21 @@ impl SocketStream {
                 Err(Errno::AGAIN) => {
                     self.full = true;
                     if !self.room_watched {
-                        self.place.watch_for_room(&self.socket)?;
+                        self.selector.watch_for_room(self.key, &self.socket)?;
                         self.room_watched = true;
                     }
                 }
                 Err(errno) => return Poll::Ready(Err(errno.into())),
             }
+        }
+    }
+}
+
+impl Drop for SocketStream {
+    fn drop(&mut self) {
+        if self.selector.forget(self.key) {
+            // To the kernel all was read: it would take leave of a peer whom it should tell that some was not (RFC 2525, 2.17).
+            let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
         }
     }
 }
@@ -117,27 +130,33 @@ impl AsyncRead for SocketStream {
             return Poll::Ready(Ok(()));
         }
         let turn = ready!(coop::poll_proceed(cx));
-        let mut in_vain = false;
         let before = buffer.filled().len();
+        let mut asks = if self.more { Asks::ReadsAnyway } else { Asks::First };
         loop {
             // What comes after this is told anew, so nothing that comes while it is read is missed.
-            let at_end =
-                if self.more { self.place.set_reading(cx)? } else { ready!(self.place.poll_readable(cx, in_vain))? };
-            match receive(&self.socket, buffer) {
+            let says = ready!(self.selector.poll_readable(self.key, cx, asks, buffer))?;
+            let (received, behind) = match says {
+                Says::Readable { at_end } => (receive(&self.socket, buffer), at_end),
+                Says::Given { more, behind } => (Ok(more), behind),
+                Says::Failed(errno) => (Err(errno), false),
+            };
+            match received {
                 Ok(filled) => {
-                    let behind = at_end && buffer.filled().len() > before;
+                    let behind = behind && buffer.filled().len() > before;
                     self.more = filled || self.stops_short || behind;
                     if behind {
-                        // Of the end behind it nobody will tell again.
+                        // Of what stands behind it nobody will tell again.
                         cx.waker().wake_by_ref();
+                    } else if !self.more && matches!(says, Says::Readable { .. }) {
+                        self.selector.let_wait(self.key);
                     }
                     turn.made_progress();
                     return Poll::Ready(Ok(()));
                 }
-                Err(Errno::INTR) => self.more = true,
+                Err(Errno::INTR) => asks = Asks::ReadsAnyway,
                 Err(Errno::AGAIN) => {
                     self.more = false;
-                    in_vain = true;
+                    asks = Asks::InVain;
                 }
                 Err(errno) => {
                     // What the selector had said may still be so.
@@ -467,7 +486,7 @@ mod tests {
     async fn what_stands_behind_bytes_that_came_with_a_descriptor_is_read_too() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut stream = SocketStream::new(ours.into()).unwrap().read_to_the_end();
+        let mut stream = SocketStream::whose_reads_stop_short(ours.into()).unwrap();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let descriptors = [theirs.as_fd()];
