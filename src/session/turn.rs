@@ -140,15 +140,15 @@ fn name(waker: &Waker) -> Name {
 
 /// A turn begins; it ends when this is dropped. What was gathered by then must have been handed over.
 pub(crate) struct Taking {
-    /// The turn within which this one is taken: a handler may itself run others.
-    outer: Option<Turn>,
+    /// The turn within which this one is taken: a handler may itself run others. Few do.
+    outer: Option<Box<Turn>>,
 }
 
 /// Begins the turn of that session, which that waker wakes. The wire must [let it](Wire::lets_gather).
 #[inline]
 pub(crate) fn take(wire: &WireRef, driver: &Waker) -> Taking {
     TURN.with_borrow_mut(|turn| {
-        let outer = (turn.whose != 0).then(|| mem::replace(turn, Turn::NOBODYS));
+        let outer = (turn.whose != 0).then(|| Box::new(mem::replace(turn, Turn::NOBODYS)));
         (turn.whose, turn.driver, turn.way) = (wire.id(), name(driver), Way::Gathered);
         Taking { outer }
     })
@@ -191,7 +191,7 @@ impl Drop for Taking {
     fn drop(&mut self) {
         TURN.with_borrow_mut(|turn| {
             if let Some(outer) = self.outer.take() {
-                *turn = outer;
+                *turn = *outer;
             } else {
                 // Whatever happened: nothing that one session sent may be there when the next one sends.
                 turn.gathered.clear();
