@@ -109,8 +109,13 @@ impl Session {
     }
 
     /// Waits until an answer may be sent.
-    #[inline(never)]
+    #[inline]
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if turn::has_room(self.wire.id()) { Poll::Ready(Ok(())) } else { self.poll_room_on_wire(cx) }
+    }
+
+    #[inline(never)]
+    fn poll_room_on_wire(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let mut wire = self.wire.lock();
         ready!(wire.poll_room(cx))?;
         turn::take_up(self.wire.id(), &wire);

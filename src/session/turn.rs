@@ -282,10 +282,16 @@ pub(super) fn hand_over(whose: usize, wire: &mut Wire) {
 /// Goes on gathering in a turn of that session that was handed over, where the wire lets it.
 pub(super) fn take_up(whose: usize, wire: &Wire) {
     TURN.with_borrow_mut(|turn| {
-        if turn.whose == whose {
-            turn.way = if wire.lets_gather() { Way::GatheredAgain } else { Way::Wire };
+        if turn.whose == whose && turn.way == Way::Wire && wire.lets_gather() {
+            turn.way = Way::GatheredAgain;
         }
     });
+}
+
+/// Whether more may be gathered in a turn of that session, which then needs no room on its wire.
+#[inline]
+pub(super) fn has_room(whose: usize) -> bool {
+    TURN.with_borrow(|turn| turn.whose == whose && turn.way != Way::Wire && turn.gathered.len() < WATERMARK)
 }
 
 /// Notes that the handler has what it waited for, and whether the link is `drained`: it has nothing more, and wakes the driver

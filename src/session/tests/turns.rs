@@ -104,6 +104,19 @@ fn a_handler_that_has_a_message_after_it_asked_in_vain_does_not_wait() {
     assert!(!session.wire().lock().take_receiving(), "it works on the second");
 }
 
+#[test]
+fn a_greeting_is_left_to_be_written_behind_the_turn_by_a_handler_that_only_answers_afterwards() {
+    let link = Scripted::default();
+    let mut session = session(link.clone(), Lines);
+    let wire = session.wire().clone();
+    let turn = turn::take(&wire, Waker::noop());
+    now(session.send(b"welcome")).unwrap();
+    assert!(poll_once(session.answer(|_| Ok(()))).is_pending());
+    let Ok(sent) = turn.finish() else { panic!("all of it was gathered") };
+    assert!(sent.write(&wire, &mut Context::from_waker(Waker::noop())));
+    assert_eq!(link.writes(), [b"welcome\n".to_vec()]);
+}
+
 struct Other;
 
 impl std::task::Wake for Other {
