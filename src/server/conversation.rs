@@ -110,8 +110,8 @@ impl Future for Conversing<'_> {
         loop {
             let mut turn = this.gathers.then(|| turn::take(&this.wire, cx.waker()));
             if let Poll::Ready(left) = this.conversation.poll(cx) {
-                let wire = this.wire.lock_settled();
-                return Poll::Ready(left.ending(this.clocks.ending, &wire));
+                this.wire.settle();
+                return Poll::Ready(left.ending(this.clocks.ending, &this.wire));
             }
             if matches!(step, Step::Running { .. })
                 && let Some(taking) = turn.take()
@@ -205,10 +205,10 @@ enum Left {
 
 impl Left {
     /// `ending` is why it was told that no more will come, where it was.
-    fn ending(self, ending: Option<CloseReason>, wire: &Wire) -> Ending {
+    fn ending(self, ending: Option<CloseReason>, wire: &WireRef) -> Ending {
         match self {
             Left::Returned(Ok(())) => Ending::orderly(ending.unwrap_or(CloseReason::Finished)),
-            Left::Returned(Err(error)) => Ending::of_error(&error, wire.is_broken()),
+            Left::Returned(Err(error)) => Ending::of_error(&error, wire.lock().is_broken()),
             Left::Panicked(panic) => Ending {
                 reason: CloseReason::Panicked,
                 error: Some(panic_text(panic.as_ref()).to_owned()),

@@ -44,6 +44,13 @@ impl WireRef {
         wire
     }
 
+    /// Tells the wire what the session has done in this turn, where it has done anything.
+    pub(crate) fn settle(&self) {
+        if turn::has_news(self.id()) {
+            drop(self.lock_settled());
+        }
+    }
+
     /// A panic while the lock was held concerns this session alone, which its driver ends: the state stays usable.
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Wire> {

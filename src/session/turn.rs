@@ -279,6 +279,12 @@ pub(super) fn hand_over(whose: usize, wire: &mut Wire) {
     });
 }
 
+/// Whether something was done in a turn of that session that its wire has yet to be told.
+#[inline]
+pub(super) fn has_news(whose: usize) -> bool {
+    TURN.with_borrow(|turn| turn.whose == whose && (turn.messages > 0 || turn.received.messages > 0))
+}
+
 /// Goes on gathering in a turn of that session that was handed over, where the wire lets it.
 pub(super) fn take_up(whose: usize, wire: &Wire) {
     TURN.with_borrow_mut(|turn| {
