@@ -14,6 +14,7 @@ use tracing::instrument::Instrumented;
 use super::conversation::{Conversing, Ending, converse};
 use super::listening::{Listening, Permit};
 use super::moment::Moment;
+use super::round;
 use super::watchman::Watch;
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -316,7 +317,7 @@ impl Record {
 
     fn tell(&mut self, reason: CloseReason, error: Option<&str>, totals: Totals) {
         let number = mem::take(&mut self.number);
-        let lasted = self.permit.hub.now().since(self.begun);
+        let lasted = round::about_now(|| self.permit.hub.now()).since(self.begun);
         self.permit.count(reason);
         self.permit.observe(&Event::SessionClosed {
             session: number,

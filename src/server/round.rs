@@ -76,6 +76,15 @@ pub(super) fn now(look: impl FnOnce() -> Moment) -> Moment {
     now
 }
 
+/// The moment that it is, or was within the same tick of the kernel's clock: for who only tells of it.
+pub(super) fn about_now(look: impl FnOnce() -> Moment) -> Moment {
+    match (STEP.get(), NOW.get()) {
+        (Step::Running { .. }, Some((looked, now))) if looked == tick() => now,
+        (Step::Running { .. }, None) => now(look),
+        _ => look(),
+    }
+}
+
 /// Others begin to run, some time later: who asks next looks at the clock anew.
 pub(super) fn begin() {
     NOW.set(None);
@@ -124,5 +133,36 @@ mod tests {
         assert_eq!((now(look), looks.get()), (Moment::PAST, looked_in_vain + 2));
         begin();
         assert_eq!((now(look), looks.get()), (Moment::PAST, looked_in_vain + 3));
+    }
+
+    #[test]
+    fn who_only_tells_of_the_moment_shares_the_look_of_those_that_it_runs_with_within_a_tick() {
+        let looks = Cell::new(0);
+        let look = || {
+            looks.set(looks.get() + 1);
+            Moment::PAST
+        };
+        about_now(look);
+        assert_eq!((looks.get(), NOW.get()), (1, None), "it is run by itself");
+        let running = Step::Running { known: true };
+        loop {
+            begin();
+            looks.set(0);
+            run(running, || {
+                about_now(look);
+                about_now(look);
+            });
+            if was_short() {
+                break;
+            }
+        }
+        assert_eq!(looks.get(), 1);
+        let began = tick();
+        while tick() == began {}
+        run(running, || {
+            about_now(look);
+        });
+        assert_eq!(looks.get(), 2);
+        assert!(!was_short(), "those that looked before have yet to be told");
     }
 }
