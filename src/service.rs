@@ -121,8 +121,11 @@ impl Dialler {
 impl Service {
     /// A session over an accepted link, where there are no layers to open.
     pub(crate) fn bare(&self, dialled: Dialled) -> Result<Session> {
-        let session = Session::new(opened(dialled, &self.route), self.framing.clone())?;
-        Ok(if self.transport.tells_of_more() { session.that_is_told() } else { session })
+        let mut session = Session::new(opened(dialled, &self.route), self.framing.clone())?;
+        if self.transport.tells_of_more() {
+            session.let_be_told();
+        }
+        Ok(session)
     }
 
     /// Opens each layer over an accepted link, the innermost first.

@@ -84,12 +84,11 @@ impl Session {
         Session { wire: WireRef::new(Wire::new(link), framing), inbound: Inbound::new(source, peer) }
     }
 
-    /// The same, of a link that [tells of more](crate::Transport::tells_of_more) by itself.
-    pub(crate) fn that_is_told(mut self) -> Self {
+    /// Its link [tells of more](crate::Transport::tells_of_more) by itself.
+    pub(crate) fn let_be_told(&mut self) {
         if let Source::Stream(input) = &mut self.inbound.source {
-            *input = Input::told();
+            input.let_be_told();
         }
-        self
     }
 
     pub(crate) fn wire(&self) -> &WireRef {

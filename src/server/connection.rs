@@ -17,7 +17,7 @@ use super::moment::Moment;
 use super::round;
 use super::watchman::Watch;
 use crate::address::Address;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::event::{CloseReason, Event, Refusal, Totals};
 use crate::handler::Sessions;
 use crate::limits::Limits;
@@ -42,7 +42,7 @@ pub(super) struct Arrival {
 /// It is no `async fn`, and changes its one place as the connection goes on: what is given to an asynchronous block and
 /// what is kept in it over an `await` has room of its own in there from the beginning to the end.
 pub(super) fn run(arrival: Arrival, mut watch: Watch) -> impl Future<Output = Watch> + Send {
-    let mut stage = Stage::Arrived(arrival);
+    let mut stage = Stage::Arrived(Some(arrival));
     async move {
         poll_fn(|cx| stage.poll_open(cx)).await;
         if let Stage::Open(record) = &mut stage {
@@ -55,7 +55,8 @@ pub(super) fn run(arrival: Arrival, mut watch: Watch) -> impl Future<Output = Wa
 
 /// How far a connection is.
 enum Stage {
-    Arrived(Arrival),
+    /// None while it is opened.
+    Arrived(Option<Arrival>),
     /// Its link or a layer does not open at once.
     Opening(Pin<Box<dyn Future<Output = Stage> + Send>>),
     Open(Record),
@@ -67,10 +68,11 @@ enum Stage {
 impl Stage {
     /// Ready when the connection is open, or over.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        *self = match mem::replace(self, Stage::Over) {
-            Stage::Arrived(arrival) => arrival.open(),
-            other => other,
-        };
+        if let Stage::Arrived(arrival) = self
+            && let Some(arrival) = arrival.take()
+        {
+            *self = arrival.open();
+        }
         if let Stage::Opening(opening) = self {
             *self = ready!(opening.as_mut().poll(cx));
         }
@@ -99,13 +101,13 @@ impl Arrival {
     /// Opens the link, and a session, if that is all there is to be done.
     fn open(self) -> Stage {
         let Arrival { permit, incoming, at } = self;
-        let begun = Begun { permit, remote: incoming.remote().clone(), at };
+        let remote = incoming.remote().clone();
         match incoming.open() {
-            Opening::Done(Ok(dialled)) if begun.permit.service.layers.is_empty() => {
-                let opened = begun.permit.service.bare(dialled);
-                begun.stage(opened.into())
-            }
-            opening => Stage::Opening(begun.open_later(opening)),
+            Opening::Done(Ok(dialled)) if permit.service.layers.is_empty() => match permit.service.bare(dialled) {
+                Ok(session) => Stage::Open(Record::begin(permit, session, at)),
+                Err(error) => Begun { permit, remote, at }.stage(Opened::Failed(error)),
+            },
+            opening => Stage::Opening(Begun { permit, remote, at }.open_later(opening)),
         }
     }
 }
@@ -131,7 +133,7 @@ impl Begun {
         let opening = async { listening.service.open(link.await?).await };
         let opened = unless_cut(listening, within(listening.service.limits.handshake_timeout, opening)).await;
         self.stage(match opened {
-            Some(Some(opened)) => opened.into(),
+            Some(Some(opened)) => opened.map_or_else(Opened::Failed, Opened::Done),
             Some(None) => Opened::TookTooLong,
             None => Opened::Cut,
         })
@@ -161,12 +163,6 @@ enum Opened {
     Failed(Error),
     TookTooLong,
     Cut,
-}
-
-impl From<Result<Session>> for Opened {
-    fn from(opened: Result<Session>) -> Self {
-        opened.map_or_else(Opened::Failed, Opened::Done)
-    }
 }
 
 /// Closes a session whose peer is not through with it.

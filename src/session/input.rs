@@ -132,9 +132,9 @@ impl Input {
         }
     }
 
-    /// Of a stream that [tells of more](crate::Transport::tells_of_more) by itself.
-    pub(super) fn told() -> Self {
-        Input { told: true, ..Input::default() }
+    /// The stream [tells of more](crate::Transport::tells_of_more) by itself.
+    pub(super) fn let_be_told(&mut self) {
+        self.told = true;
     }
 
     /// Whether the stream has nothing more, not even its end, and will tell when it has.

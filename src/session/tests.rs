@@ -139,6 +139,13 @@ fn session(link: impl ByteStream + 'static, framing: impl Framing + 'static) -> 
     Session::new(Opened { link: Link::Bytes(Box::new(link)), peer: nobody() }, Some(Arc::new(framing))).unwrap()
 }
 
+/// The same, over a link that tells of more by itself.
+fn told_session(link: impl ByteStream + 'static, framing: impl Framing + 'static) -> Session {
+    let mut session = session(link, framing);
+    session.let_be_told();
+    session
+}
+
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }

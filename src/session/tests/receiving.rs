@@ -31,7 +31,7 @@ fn messages_are_received_in_order_once_each_and_counted_whatever_way_they_are_re
         };
         let (stream, expected) = some_lines(&mut roll);
         let link = Scripted::default();
-        let mut session = session(link.clone(), Plus).that_is_told();
+        let mut session = told_session(link.clone(), Plus);
         let wire = session.wire().clone();
         let mut rest = &stream[..];
         let (mut received, mut sent) = (Vec::<Vec<u8>>::new(), 0);

@@ -50,7 +50,7 @@ fn a_handler_that_waits_has_what_it_sent_written_where_it_has_no_turn() {
 #[test]
 fn a_link_that_tells_of_more_is_asked_in_vain_by_nobody_but_another_task_or_one_that_asks_twice() {
     let link = Scripted::default();
-    let mut session = session(link.clone(), Lines).that_is_told();
+    let mut session = told_session(link.clone(), Lines);
     let wire = session.wire().clone();
     let other = std::task::Waker::from(Arc::new(Other));
     let mut told = Context::from_waker(Waker::noop());
@@ -79,7 +79,7 @@ fn a_link_that_tells_of_more_is_asked_in_vain_by_nobody_but_another_task_or_one_
 #[test]
 fn a_handler_that_looked_for_a_message_in_passing_is_told_of_the_next_all_the_same() {
     let link = Scripted::default().brings(&[b"a\n"]);
-    let mut session = session(link.clone(), Lines).that_is_told();
+    let mut session = told_session(link.clone(), Lines);
     let wire = session.wire().clone();
     let other = Waker::from(Arc::new(Other));
     let mut driver = Context::from_waker(&other);
@@ -94,7 +94,7 @@ fn a_handler_that_looked_for_a_message_in_passing_is_told_of_the_next_all_the_sa
 #[test]
 fn a_handler_that_has_a_message_after_it_asked_in_vain_does_not_wait() {
     let link = Scripted::default().brings(&[b"a\n"]);
-    let mut session = session(link.clone(), Lines).that_is_told();
+    let mut session = told_session(link.clone(), Lines);
     in_a_turn(&mut session, |session| {
         now(session.recv()).unwrap();
         assert!(poll_once(session.recv()).is_pending());
@@ -330,7 +330,7 @@ fn a_thread_does_not_keep_the_memory_of_large_answers() {
     // As many as a crew runs before it writes.
     let sent: Vec<_> = (0..16)
         .map(|_| {
-            let mut session = session(Scripted::default().brings(&[b"x\n"]), Lines).that_is_told();
+            let mut session = told_session(Scripted::default().brings(&[b"x\n"]), Lines);
             let wire = session.wire().clone();
             let turn = turn::take(&wire, Waker::noop());
             now(session.recv()).unwrap();
