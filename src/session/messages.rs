@@ -2,8 +2,14 @@
 
 use std::iter;
 use std::ops::Range;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+
+use super::WireLink;
+use crate::error::Result;
+use crate::link::Peer;
+use crate::transport::Datagrams;
 
 /// Messages of one size that came together, of which the last may be shorter. One of them was received last, and is kept
 /// until the next is asked for.
@@ -26,6 +32,33 @@ impl Messages {
     pub(super) fn put(&mut self, all: Bytes, segment: usize) {
         self.last = 0..segment.min(all.len());
         (self.all, self.segment) = (all, segment.max(1));
+    }
+
+    /// Receives what the link gives next; `false` where it gives no more. Apart from what streams of bytes need, which most
+    /// sessions have.
+    #[inline(never)]
+    pub(super) fn poll_fill(
+        &mut self,
+        link: &mut WireLink,
+        peer: &mut Peer,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool>> {
+        match link {
+            WireLink::Bytes(..) => Poll::Ready(Ok(false)),
+            WireLink::Messages(link) => link.poll_recv(cx).map_ok(|message| {
+                let came = message.is_some();
+                self.put_one(message.unwrap_or_default());
+                came
+            }),
+            WireLink::Shared(socket) => socket.poll_recv(cx).map(|datagrams| {
+                let came = datagrams.is_some();
+                if let Some(Datagrams { payload, segment, remote, local, .. }) = datagrams {
+                    peer.set_ends(local, remote);
+                    self.put(payload, segment);
+                }
+                Ok(came)
+            }),
+        }
     }
 
     /// Receives the next of them. `false` where there is none.

@@ -135,19 +135,7 @@ impl Wire {
             (Some(WireLink::Bytes(io, _)), Source::Stream(input), Some(framing)) => {
                 input.poll_next(framing, &mut **io, cx)
             }
-            (Some(WireLink::Messages(link)), Source::Messages(messages), _) => link.poll_recv(cx).map_ok(|message| {
-                let came = message.is_some();
-                messages.put_one(message.unwrap_or_default());
-                came
-            }),
-            (Some(WireLink::Shared(socket)), Source::Messages(messages), _) => socket.poll_recv(cx).map(|datagrams| {
-                let came = datagrams.is_some();
-                if let Some(Datagrams { payload, segment, remote, local, .. }) = datagrams {
-                    peer.set_ends(local, remote);
-                    messages.put(payload, segment);
-                }
-                Ok(came)
-            }),
+            (Some(link), Source::Messages(messages), _) => messages.poll_fill(link, peer, cx),
             _ => return Poll::Ready(Ok(false)),
         };
         match polled {
@@ -161,19 +149,7 @@ impl Wire {
                 }
                 Poll::Ready(received)
             }
-            Poll::Pending if self.ending => {
-                if !coop::has_budget_remaining() {
-                    // The task has had its turn, so the link was perhaps not even asked: what it holds is received in the next.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                if self.take_look() {
-                    // Woken once the reactor has had its turn.
-                    let _ = pin!(yield_now()).poll(cx);
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(false))
-            }
+            Poll::Pending if self.ending => self.poll_end(cx).map(|()| Ok(false)),
             Poll::Pending => {
                 self.receiving = true;
                 // The handler waits: now is the time to write, unless that is done behind its turn. Whether it could all be
@@ -187,6 +163,22 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// Ready when it is to be believed that no more comes to a session that is to end, and for which there is nothing now.
+    #[cold]
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !coop::has_budget_remaining() {
+            // The task has had its turn, so the link was perhaps not even asked: what it holds is received in the next.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.take_look() {
+            // Woken once the reactor has had its turn.
+            let _ = pin!(yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 
     /// Nothing is received any more.
