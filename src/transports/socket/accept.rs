@@ -9,6 +9,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::coop;
 
 use super::FailedStep;
 use super::file::SocketFile;
@@ -57,15 +58,21 @@ impl Acceptor for SocketAcceptor {
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Box<dyn Incoming>>>> {
+        // What goes round tokio must still let other tasks have their turn.
+        let turn = ready!(coop::poll_proceed(cx));
+        let accept = |socket: &OwnedFd| Ok(acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?);
         loop {
-            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
-            match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok((socket, remote)) => {
+            match self.socket.try_io(Interest::READABLE, accept) {
+                // There is none, or the reactor knows of none: only now is it asked to wake this task.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.socket.poll_read_ready(cx))?.retain_ready();
+                }
+                accepted => {
+                    turn.made_progress();
+                    let (socket, remote) = accepted?;
                     let incoming = Accepted { socket, remote: names::address(remote), open: self.open.clone() };
                     return Poll::Ready(Ok(Some(Box::new(incoming))));
                 }
-                Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
-                Err(errno) => return Poll::Ready(Err(errno.into())),
             }
         }
     }
