@@ -55,6 +55,10 @@ impl FromStr for Objective {
         };
         let share = bound.strip_suffix('%').map(str::trim_end);
         let bound = match metric {
+            // As a time it would be seconds, which hardly any load takes: such an objective is met whatever happens.
+            Metric::Latency(_) | Metric::Mean if number(bound).is_ok_and(|bound| bound != 0.0) => {
+                return Err(format!("`{bound}` has no unit: write `{name} {sign} {bound}ms`, or what you mean"));
+            }
             Metric::Latency(_) | Metric::Mean => {
                 let period: Period = bound.parse().map_err(|error| format!("`{bound}`: {error}"))?;
                 period.duration().as_secs_f64() * 1e9
@@ -149,6 +153,15 @@ mod tests {
         let missed = |objective: &str| objective.parse::<Objective>().unwrap().missed(&lossy);
         assert_eq!(missed("missing > 1%").unwrap(), "`missing > 1%`: it was 1.500 %");
         assert_eq!(missed("failures > 2 %"), None);
+    }
+
+    #[test]
+    fn a_latency_without_a_unit_is_asked_for_it() {
+        for (wrong, remedy) in [("p50 > 5", "`p50 > 5ms`"), ("mean<2.5", "`mean < 2.5ms`")] {
+            let error = wrong.parse::<Objective>().unwrap_err();
+            assert!(error.contains("no unit") && error.contains(remedy), "{error}");
+        }
+        assert!(missed("max > 0", 1..=1000).is_some());
     }
 
     proptest::proptest! {
