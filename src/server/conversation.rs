@@ -113,7 +113,7 @@ impl Future for Conversing<'_> {
                 this.wire.settle();
                 return Poll::Ready(left.ending(this.clocks.ending, &this.wire));
             }
-            if matches!(step, Step::Running { .. })
+            if step == Step::Running
                 && let Some(taking) = turn.take()
             {
                 match this.write_later(taking) {

@@ -26,10 +26,8 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::task::yield_now;
 
 use super::connection::Arrival;
-use super::round::{self, Step, TOGETHER};
+use super::round::{self, Step, TOGETHER, Unwritten};
 use super::watchman::{Watch, Watchman};
-use crate::session::WireRef;
-use crate::session::turn::Sent;
 
 /// How many sessions run before the reactor has its turn. It is as many as a runtime runs tasks unless it is told
 /// otherwise (tokio's `event_interval`), and so few that a budget is seldom used up by sessions that have a message each.
@@ -148,8 +146,6 @@ type Running<S> = Pin<Box<Option<S>>>;
 struct Place<S> {
     session: Option<Running<S>>,
     bell: Arc<Bell>,
-    /// Of a session that has answered: what it sends is written after it has run.
-    wire: Option<WireRef>,
 }
 
 /// What a session that has ended leaves to the next one in its place.
@@ -172,7 +168,7 @@ struct Members<S> {
     /// The places of those whose turn it is, in order.
     woken: VecDeque<u32>,
     /// The places of those that have run, and what each of them sent.
-    unsettled: VecDeque<(u32, Sent)>,
+    unsettled: VecDeque<(u32, Unwritten)>,
     /// Empty; kept for its memory.
     arrivals: Vec<Arrival>,
 }
@@ -211,8 +207,9 @@ impl<S: Session> Future for Members<S> {
                 self.unsettled.iter().all(|(other, _)| *other != place),
                 "it would overtake what it has sent"
             );
-            if let Some(sent) = self.run(place) {
-                self.unsettled.push_back((place, sent));
+            self.places[place as usize].bell.hear();
+            if let Some(unwritten) = self.run(place, Step::Running) {
+                self.unsettled.push_back((place, unwritten));
             }
         }
     }
@@ -262,24 +259,12 @@ impl<S: Session> Members<S> {
         }
         let place = u32::try_from(self.places.len()).expect("a machine holds fewer sessions than that");
         let bell = Arc::new(Bell { inbox: self.inbox.clone(), place, rung: AtomicBool::new(false) });
-        self.places.push(Place { session, bell, wire: None });
+        self.places.push(Place { session, bell });
         place
     }
 
-    /// Runs the session in that place, whose turn it is; gives what is to be written later of what it sent.
-    fn run(&mut self, number: u32) -> Option<Sent> {
-        let place = &self.places[number as usize];
-        place.bell.hear();
-        let known = place.wire.is_some();
-        let sent = self.run_for(number, Step::Running { known })?;
-        if !known {
-            self.places[number as usize].wire = round::take_wire();
-        }
-        Some(sent)
-    }
-
     /// Runs the session in that place. A panic ends that one alone, as it would a task.
-    fn run_for(&mut self, number: u32, step: Step) -> Option<Sent> {
+    fn run(&mut self, number: u32, step: Step) -> Option<Unwritten> {
         let place = &mut self.places[number as usize];
         let session = place.session.as_mut().and_then(|running| running.as_mut().as_pin_mut())?;
         let waker = waker_ref(&place.bell);
@@ -300,30 +285,27 @@ impl<S: Session> Members<S> {
     fn settle(&mut self) {
         let short = round::was_short();
         while has_budget_remaining()
-            && let Some((place, sent)) = self.unsettled.pop_front()
+            && let Some((place, unwritten)) = self.unsettled.pop_front()
         {
-            match self.write(place, sent) {
+            match self.write(place, unwritten) {
                 Ok(true) if short => {}
-                Ok(_) => drop(self.run_for(place, Step::Settling)),
+                Ok(_) => drop(self.run(place, Step::Settling)),
                 Err(_) => self.end(place, None),
             }
         }
     }
 
     /// Whether all could be written. That is nearly always so, and then the session need not be run for it.
-    fn write(&self, place: u32, sent: Sent) -> std::thread::Result<bool> {
-        let Place { bell, wire, .. } = &self.places[place as usize];
-        let Some(wire) = wire else { return Ok(true) };
-        let waker = waker_ref(bell);
+    fn write(&self, place: u32, unwritten: Unwritten) -> std::thread::Result<bool> {
+        let waker = waker_ref(&self.places[place as usize].bell);
         let mut cx = Context::from_waker(&waker);
-        catch_unwind(AssertUnwindSafe(|| sent.write(wire, &mut cx)))
+        catch_unwind(AssertUnwindSafe(|| unwritten.write(&mut cx)))
     }
 
     /// Lets go of the session in that place. Its memory and its watch are left to the next: where sessions are short, to ask
     /// for them anew was measured to be a good part of what one costs. Whoever wakes its watch runs nobody, once.
     fn end(&mut self, place: u32, watch: Option<Watch>) {
         let left = &mut self.places[place as usize];
-        left.wire = None;
         let Some(mut memory) = left.session.take() else { return };
         let dropped = catch_unwind(AssertUnwindSafe(|| memory.set(None)));
         match watch {

@@ -5,6 +5,7 @@
 //! of them anew for each message. To write later saves 3 to 4 % of what a message costs, the kernel's part included.
 
 use std::cell::Cell;
+use std::task::Context;
 
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
@@ -18,8 +19,7 @@ pub(super) const TOGETHER: usize = 16;
 
 thread_local! {
     static STEP: Cell<Step> = const { Cell::new(Step::Alone) };
-    static UNWRITTEN: Cell<Option<Sent>> = const { Cell::new(None) };
-    static WIRE: Cell<Option<WireRef>> = const { Cell::new(None) };
+    static UNWRITTEN: Cell<Option<Unwritten>> = const { Cell::new(None) };
     static NOW: Cell<Option<(Option<TimeSpec>, Moment)>> = const { Cell::new(None) };
 }
 
@@ -28,25 +28,32 @@ thread_local! {
 pub(super) enum Step {
     /// It runs by itself, and writes what it sent at once.
     Alone,
-    /// It runs, and what it sent may be written later. Whoever writes it knows its wire already, or has yet to hear of it.
-    Running { known: bool },
+    /// It runs, and what it sent may be written later.
+    Running,
     /// It writes what it sent, which was not done at once, and looks at its clocks.
     Settling,
 }
 
+/// What a session sent that is to be written later, and where to.
+pub(super) struct Unwritten {
+    sent: Sent,
+    wire: WireRef,
+}
+
+impl Unwritten {
+    /// Writes it; whether that was all. If not, what is left is the session's.
+    pub(super) fn write(self, cx: &mut Context<'_>) -> bool {
+        self.sent.write(&self.wire, cx)
+    }
+}
+
 /// Runs a session; gives what it sent that is to be written later, if there is any.
 #[inline]
-pub(super) fn run(step: Step, session: impl FnOnce()) -> Option<Sent> {
+pub(super) fn run(step: Step, session: impl FnOnce()) -> Option<Unwritten> {
     STEP.set(step);
     session();
     STEP.set(Step::Alone);
     UNWRITTEN.take()
-}
-
-/// The wire of the session that ran last, where it was not known.
-#[inline]
-pub(super) fn take_wire() -> Option<WireRef> {
-    WIRE.take()
 }
 
 /// What the session that runs is run for.
@@ -58,10 +65,7 @@ pub(super) fn step() -> Step {
 /// What the session that runs has sent is written later.
 #[inline]
 pub(super) fn write_later(sent: Sent, wire: &WireRef) {
-    UNWRITTEN.set(Some(sent));
-    if (STEP.get() == Step::Running { known: false }) {
-        WIRE.set(Some(wire.clone()));
-    }
+    UNWRITTEN.set(Some(Unwritten { sent, wire: wire.clone() }));
 }
 
 /// The moment that it is, for which those that write later look at the clock once: it costs as much as a good part of what they
@@ -79,8 +83,8 @@ pub(super) fn now(look: impl FnOnce() -> Moment) -> Moment {
 /// The moment that it is, or was within the same tick of the kernel's clock: for who only tells of it.
 pub(super) fn about_now(look: impl FnOnce() -> Moment) -> Moment {
     match (STEP.get(), NOW.get()) {
-        (Step::Running { .. }, Some((looked, now))) if looked == tick() => now,
-        (Step::Running { .. }, None) => now(look),
+        (Step::Running, Some((looked, now))) if looked == tick() => now,
+        (Step::Running, None) => now(look),
         _ => look(),
     }
 }
@@ -144,7 +148,7 @@ mod tests {
         };
         about_now(look);
         assert_eq!((looks.get(), NOW.get()), (1, None), "it is run by itself");
-        let running = Step::Running { known: true };
+        let running = Step::Running;
         loop {
             begin();
             looks.set(0);
