@@ -11,18 +11,19 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::ReadBuf;
 
-/// How much one read brings at most. Memory that nothing was read into is not there.
+/// How much one read brings at most.
 pub(super) const ROOM: usize = 64 * 1024;
 /// How much a round reads before it leaves the rest to the sessions: they read into one and the same memory, which the
 /// processor's caches hold.
 const MUCH: usize = 64 * 1024;
-/// For how many it is held at a time, those included that do not fetch it.
+/// For how many it is held at a time, those included that do not fetch it. While they hold all, the others read by themselves.
 const MOST: u8 = 64;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub(super) struct Ahead {
-    /// Those that were used once keep their memory.
+    /// Room for each, in one piece once it is needed: so large a one has pages only where something was read into it.
+    memory: Vec<u8>,
     all: Vec<Came>,
     vacant: Vec<u8>,
     /// How many bytes this round has left.
@@ -31,7 +32,6 @@ pub(super) struct Ahead {
 
 /// What one read brought.
 struct Came {
-    bytes: Box<[u8]>,
     read: rustix::io::Result<usize>,
     given: usize,
 }
@@ -52,7 +52,7 @@ impl Ahead {
             None => self.grow()?,
         };
         let came = &mut self.all[usize::from(at)];
-        let read = match recv(socket, &mut came.bytes[..], RecvFlags::empty()) {
+        let read = match recv(socket, &mut self.memory[usize::from(at) * ROOM..][..ROOM], RecvFlags::empty()) {
             Err(Errno::AGAIN | Errno::INTR) => return None,
             read => read.map(|(count, _)| count),
         };
@@ -65,7 +65,11 @@ impl Ahead {
     #[cold]
     fn grow(&mut self) -> Option<u8> {
         let at = u8::try_from(self.all.len()).ok().filter(|at| *at < MOST)?;
-        self.all.push(Came { bytes: vec![0; ROOM].into(), read: Ok(0), given: 0 });
+        if self.memory.is_empty() {
+            // Not `resize`, which would write to every page.
+            self.memory = vec![0; usize::from(MOST) * ROOM];
+        }
+        self.all.push(Came { read: Ok(0), given: 0 });
         self.vacant.push(at);
         Some(at)
     }
@@ -74,17 +78,18 @@ impl Ahead {
     #[inline]
     pub(super) fn give(&mut self, at: u8, buffer: &mut ReadBuf<'_>) -> rustix::io::Result<Given> {
         let came = &mut self.all[usize::from(at)];
+        let bytes = &self.memory[usize::from(at) * ROOM..][..ROOM];
         if let Ok(count) = came.read
             && count - came.given > buffer.remaining()
         {
             let given = came.given;
             came.given += buffer.remaining();
-            buffer.put_slice(&came.bytes[given..came.given]);
+            buffer.put_slice(&bytes[given..came.given]);
             return Ok(Given::Part);
         }
         self.vacant.push(at);
         let count = came.read?;
-        buffer.put_slice(&came.bytes[came.given..count]);
+        buffer.put_slice(&bytes[came.given..count]);
         Ok(Given::All { filled: count == ROOM })
     }
 
@@ -120,7 +125,7 @@ mod tests {
 
     use rustix::io::ioctl_fionread;
     use rustix::net::{SendFlags, send};
-    use tokio::io::AsyncRead;
+    use tokio::io::{AsyncRead, AsyncWrite};
     use tokio::runtime::Builder;
     use tokio::sync::Notify;
     use tokio::task::yield_now;
@@ -329,6 +334,21 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    /// A failure is told once, to whoever asks first: that is a writer's too.
+    #[tokio::test]
+    async fn a_reset_is_left_to_who_reads_or_writes() {
+        let mut reader = Reader::waiting();
+        socket2::SockRef::from(&reader.peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(mem::replace(&mut reader.peer, Reader::new().peer));
+        yield_now().await;
+        assert!(reader.woken.get() > 0);
+        let mut cx = Context::from_waker(&reader.waker);
+        match Pin::new(&mut reader.stream).poll_write(&mut cx, b"x") {
+            Poll::Ready(Err(error)) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[tokio::test]

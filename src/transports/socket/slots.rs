@@ -221,7 +221,9 @@ impl Slots {
             }
             let mut is_ahead = false;
             if flags.contains(EventFlags::IN) {
+                // A failure is told once, and may be a writer's to hear.
                 if slot.is(AWAITS_BYTES)
+                    && !flags.intersects(EventFlags::HUP | EventFlags::ERR)
                     && let Some(socket) = &slot.socket
                 {
                     slot.ahead = self.ahead.read(socket);
