@@ -1,6 +1,7 @@
 //! Messages are received in order, once each and counted, whatever way they come and are received.
 
 use super::*;
+use crate::random::Random;
 
 /// Lines as they come, some of them escaped, and what they mean.
 fn some_lines(roll: &mut impl FnMut(usize) -> usize) -> (Vec<u8>, Vec<Vec<u8>>) {
@@ -22,13 +23,8 @@ fn some_lines(roll: &mut impl FnMut(usize) -> usize) -> (Vec<u8>, Vec<Vec<u8>>) 
 #[test]
 fn messages_are_received_in_order_once_each_and_counted_whatever_way_they_are_received() {
     for seed in 1..4000_u64 {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut roll = move |sides: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state % sides as u64) as usize
-        };
+        let mut random = Random::new(seed);
+        let mut roll = |sides| random.below(sides);
         let (stream, expected) = some_lines(&mut roll);
         let link = Scripted::default();
         let mut session = told_session(link.clone(), Plus);

@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::ReadBuf;
 
 /// How much one read brings at most.
-pub(super) const ROOM: usize = 64 * 1024;
+const ROOM: usize = 64 * 1024;
 /// How much a round reads before it leaves the rest to the sessions: they read into one and the same memory, which the
 /// processor's caches hold.
 const MUCH: usize = 64 * 1024;
@@ -131,6 +131,7 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::super::stream::SocketStream;
+    use crate::random::Random;
 
     /// How often somebody was woken.
     #[derive(Default)]
@@ -428,13 +429,8 @@ mod tests {
     #[tokio::test]
     async fn readers_that_take_a_short_read_for_all_there_is_get_all_bytes_in_order_and_the_end() {
         for seed in 1..400_u64 {
-            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mut roll = move |sides: usize| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state % sides as u64) as usize
-            };
+            let mut random = Random::new(seed);
+            let mut roll = |sides| random.below(sides);
             let mut reader = Reader::new();
             reader.peer.set_nonblocking(true).unwrap();
             let most = if roll(4) == 0 { 4 * ROOM } else { 5000 };
